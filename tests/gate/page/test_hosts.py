@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -38,20 +39,30 @@ class Site:
             worker = Service(self.application, SHELL, options, lab.host(number))
             stack.callback(worker.close)
             self.workers.append(worker)
-        state, log = directory / "state", directory / "log"
+        self._directory = directory
         self.runs = directory / "runs"
         self.runs.mkdir()
-        argv = command("cgate", "--http", "127.0.0.1:0", "--state", state, "--runs", self.runs, self.application.public)
-        with log.open("w") as stream:
-            gate = lab.host(1).popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=stream)
-        stack.callback(gate.wait, PATIENCE)
-        stack.callback(gate.terminate)
-        wait_until(lambda: " at http" in log.read_text(), explain=log.read_text)
+        self.serve("127.0.0.1:0")
+        stack.callback(self.stop)
         program = directory / "chromium-there"
         program.write_text(f'#!/bin/sh\nexec {shlex.join(lab.host(1).inside([str(find_tool("chromium"))]))} "$@"\n')
         program.chmod(0o755)
         browser = stack.enter_context(chromium(str(program)))
-        self.page = open_page(browser, state, viewport={"width": 1400, "height": 1000})
+        self.page = open_page(browser, directory / "state", viewport={"width": 1400, "height": 1000})
+
+    def serve(self, address: str) -> None:
+        """Starts `cgate` on the first host; it listens at `address` then, whose port is known."""
+        log = self._directory / "log"
+        options = ["--http", address, "--state", str(self._directory / "state"), "--runs", str(self.runs)]
+        argv = command("cgate", *options, self.application.public)
+        with log.open("w") as stream:
+            self._gate = self.lab.host(1).popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=stream)
+        wait_until(lambda: " at http://" in log.read_text(), explain=log.read_text)
+        self.address = log.read_text().partition(" at http://")[2].partition(";")[0]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        self._gate.send_signal(how)
+        self._gate.wait(PATIENCE)
 
     def start(self, text: str, worker: str) -> str:
         """Starts a script on this worker with the form of the page; returns the id of the job."""
@@ -140,4 +151,20 @@ def test_a_cluster_of_hosts_is_shown_and_steered(site: Site) -> None:
     again = Service(site.application, SHELL, [*ALLOW, "--name", "node4"], site.lab.host(4))
     worker_row(page, "node4").locator("td", has_text="now").wait_for()
     again.close()
+
+    # What a job prints is text, whatever it prints.
+    hostile = site.start("printf '%s' '<img src=x onerror=alert(1)><script>alert(2)</script>'", "node2")
+    row_of(page, hostile).locator("td.succeeded").wait_for()
+    row_of(page, hostile).get_by_role("button", name="Output").click()
+    page.locator("#output-text", has_text="<img src=x onerror=alert(1)><script>alert(2)</script>").wait_for()
+    assert page.locator("#output-text img, #output-text script").count() == 0
+    page.keyboard.press("Escape")
     assert page.messages == []
+
+    # The server is lost, and comes again.
+    site.stop(signal.SIGKILL)
+    page.get_by_text("no answer from the server since").wait_for()
+    site.serve(site.address)
+    page.locator("#stale:empty").wait_for(state="attached")
+    again_there = site.start("echo again", "node2")
+    row_of(page, again_there).locator("td.succeeded").wait_for()
