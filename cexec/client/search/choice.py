@@ -1,4 +1,4 @@
-"""What a search is told by its owner: which worker gets the job (`--need`, `--on`, `--not`), and who hears of it.
+"""The owner of a search says here which worker gets the job (`--need`, `--on`, `--not`), and who hears of it.
 
 Contract: a `Search` asks its `Choice` about each worker that has proved itself, and about each that has confirmed, and
 gives its messages to `Notices`.

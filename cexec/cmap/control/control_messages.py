@@ -1,4 +1,4 @@
-"""What is said on the control socket of a running cmap: one request, then one reply, each a line of JSON.
+"""The messages on the control socket of a running cmap: one request and one reply, each a line of JSON.
 
 Contract: pure.  `encode_request` and `encode_reply` make one line, `parse_request` and `parse_reply` read one without
 its newline, or raise `ProtocolError`.  `ControlLine` collects the bytes of one line as they come and raises
@@ -33,7 +33,7 @@ NEWLINE = b"\n"
 
 
 class ControlAction(Enum):
-    """What can be asked of a running cmap."""
+    """The actions that a running cmap can be asked for."""
 
     STATUS = "status"  # nothing changes
     PAUSE = "pause"  # no further task begins

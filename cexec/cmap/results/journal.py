@@ -114,7 +114,7 @@ class Journal:
         `repeat_once`: tasks that a worker which must not repeat them may have begun are to be run, too.
         """
         self.left: list[int] = []  # the numbers of those that are not run again for that reason
-        self.passed_over = {WAITING: 0, DONE: 0, FAILED: 0}  # so many tasks that are not to be run, by their state
+        self.passed_over = {WAITING: 0, DONE: 0, FAILED: 0}  # counts of the tasks that this run leaves out, by state
         self._mode = mode
         self._numbered = numbered
         self._repeat_once = repeat_once

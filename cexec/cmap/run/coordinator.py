@@ -93,7 +93,7 @@ class Coordinator:
 
     @property
     def progress(self) -> RunProgress:
-        """Whether further tasks begin."""
+        """Returns the state that says if further tasks begin."""
         return self._scheduler.progress
 
     @property
@@ -128,7 +128,7 @@ class Coordinator:
 
     @property
     def leases(self) -> Mapping[str, int]:
-        """How many leases there are of the workers of each name."""
+        """Counts the leases by the name of their worker."""
         return self._workers.by_name()
 
     def _tell_at_once(self) -> None:

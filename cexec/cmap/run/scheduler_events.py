@@ -1,4 +1,4 @@
-"""What the scheduler of a run says is to be done, or has been decided.
+"""The events by which the scheduler of a run says what its owner has to do, or what it has decided.
 
 Contract: values; `Scheduler.next_event` returns them in their order.
 """

@@ -1,4 +1,4 @@
-"""How a run stands, told from its journal again and again while it grows.
+"""Reads how a run stands from its journal, again and again while the journal grows.
 
 Contract: `RunAccount(path).look(now)` reads what is new since the last look; it takes no lock that a coordinator waits
 for, about `patience` seconds at most, and memory for the states of its tasks (`TaskMap`) and for MOST_WORKERS workers,
