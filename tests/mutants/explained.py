@@ -59,6 +59,13 @@ EXPLAINED: dict[str, str] = {
     'raise ValueError("input is too long for a job in advance")': (
         f"{_SAME}: the whole job is too long for one record then, which is refused with the same class"
     ),
+    f"{CONNECTION}.session_states: 1 -> 2 in: NONE = -1  # the number of no job": (
+        f"{_SAME}: the number of a job is a byte, so no number below 0 is one"
+    ),
+    f"{CONNECTION}.session: if half is None or data[1] != self._jobs.current: -> if True: in: "
+    "if half is None or data[1] != self._jobs.current:": (
+        f"{_SAME}: usual data then goes the long way of every frame, which only takes longer"
+    ),
     f"{CONNECTION}.frames: 1 -> 2 in: previous = -1": f"{_SAME}: no stream has a number below 0",
     f"{CONNECTION}.session: if stage not in TRANSITIONS[self.stage]: -> if False: in: "
     "if stage not in TRANSITIONS[self.stage]:": (
