@@ -125,8 +125,7 @@ install: absolute
 	$(PYTHON) -m venv --clear $(DESTDIR)$(HOME_DIRECTORY)
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet '.$(if $(EXTRAS),[$(EXTRAS)])'
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip uninstall --quiet --yes setuptools pip
-	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python -I|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
-	rm -f $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%.orig)
+	$(PYTHON) install_launchers.py '$(HOME_DIRECTORY)' '$(DESTDIR)' $(COMMANDS)
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	for name in $(COMMANDS); do \
 		ln -sf ../lib/cexec-cluster/bin/$$name $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; done

@@ -1,97 +1,216 @@
-"""Builds a wheel in which the modules that a plain call of `cexec` needs are together in one more module.
+"""Builds a wheel in which the modules that a plain call of `cexec` needs are together in two more modules.
 
-To find and read a module costs such a call as much as its code does, so one file instead of fifty takes a fifth of the
-call's CPU time.  setuptools calls `BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable
-installation have no bundle, and import the modules themselves.
+To find and read a module costs such a call as much as its code does, so two files instead of fifty take a fifth of the
+call's CPU time.  The second is read while the workers think about the announcement.  setuptools calls
+`BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable installation have no bundle, and
+import the modules themselves.
 
-Contract: `bundle(root)` returns the source of `cexec/start_bundle.py`.  It contains the source of each module of
-MODULES as the body of a class, because a class's body is compiled as a module's is: its names are looked up in a
-dictionary.  The class is never made: `exec_module` runs the body in the module's own dictionary.  So the bundle is
-ordinary source, which the Python that installs it compiles.  tests/test_start_bundle.py compares MODULES with what a
-call loads.
+Contract: `bundles(root)` returns the sources of `cexec/start_bundle.py` and `cexec/answer_bundle.py`.  They contain the
+modules of SOON and of LATER, each as the body of a class, because a class's body is compiled as a module's is: its
+names are looked up in a dictionary.  The class is never made: `run` runs the bodies in the dictionaries of modules,
+each after those that it imports, so Python's importer has nothing to do.  A bundle is ordinary source, which the Python
+that installs it compiles.  Docstrings and annotations are left out, since to read them costs time as well.  Where
+Python has not loaded `os` for `site`, the bodies get a light module in its place (`light_os`).
+tests/test_start_bundle.py compares SOON and LATER with what a call loads and when, and each body with its module.
 """
 
 from __future__ import annotations
 
-import io
-import tokenize
+import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-FUTURE = "from __future__ import annotations\n"
-NAME = "start_bundle"
-MODULES = (
-    "client.attempt.attempt", "client.attempt.descriptors", "client.attempt.inputs", "client.attempt.outputs",
-    "client.attempt.signals", "client.attempt.stepping", "client.blocking.client", "client.blocking.driver",
-    "client.request", "client.search.choice", "client.search.reception", "client.search.search", "client.search.trust",
-    "commands.cexec", "common_errors", "net.announcer", "net.destinations", "net.groups", "net.interfaces", "net.pump",
-    "net.sinks", "net.sockets", "protocol.base.certificate", "protocol.base.client_key", "protocol.base.limits",
-    "protocol.base.noise", "protocol.base.sodium", "protocol.base.wire", "protocol.connection.channel",
-    "protocol.connection.frames", "protocol.connection.options", "protocol.connection.records",
-    "protocol.connection.session", "protocol.connection.session_states", "protocol.connection.silence",
-    "protocol.connection.streams", "protocol.datagrams.announcement", "protocol.datagrams.datagram",
-    "protocol.datagrams.hello", "protocol.datagrams.requirements", "protocol.decisions.race", "system.io.fds",
-    "system.io.opened_fds", "system.io.wakeup", "system.reason", "system.signal_state", "system.storage.keyfile",
+FIRST, SECOND = "start_bundle", "answer_bundle"
+SOON = (  # until the announcement has been sent
+    "client.attempt.descriptors", "client.attempt.signals", "client.blocking.client", "client.request",
+    "client.search.choice", "client.search.search", "commands.cexec", "common_errors", "net.announcer",
+    "net.destinations", "net.groups", "net.interfaces", "net.sockets", "protocol.base.certificate",
+    "protocol.base.client_key", "protocol.base.limits", "protocol.base.noise", "protocol.base.sodium",
+    "protocol.base.wire", "protocol.connection.options", "protocol.datagrams.announcement",
+    "protocol.datagrams.datagram", "protocol.datagrams.hello", "protocol.datagrams.requirements",
+    "protocol.decisions.race", "system.reason", "system.signal_state", "system.storage.keyfile",
     "system.storage.user_files",
 )  # fmt: skip
+LATER = (  # while the workers think about it
+    "client.attempt.attempt", "client.attempt.inputs", "client.attempt.outputs", "client.attempt.stepping",
+    "client.blocking.driver", "client.search.reception", "client.search.trust", "net.pump", "net.sinks",
+    "protocol.connection.channel", "protocol.connection.frames", "protocol.connection.records",
+    "protocol.connection.session", "protocol.connection.session_states", "protocol.connection.silence",
+    "protocol.connection.streams", "system.io.fds", "system.io.opened_fds", "system.io.wakeup",
+)  # fmt: skip
 
-HEAD = f'''"""The modules of a plain call of `cexec`, together; made by bundle_start.py when the wheel was built."""
+HEAD = '"""The modules of a plain call of `cexec`, together; bundle_start.py made this when it built the wheel."""\n\n'
+LOADER = '''
+import posix, sys
 
-{FUTURE}
-import sys
+_MODULE, _SPEC = type(sys), type(__spec__)
 
 
-def bodies() -> None:
-    """Holds the bodies as constants; it is never called."""
-'''
-TAIL = '''
-_CODES = {
-    one.co_name.replace("__", "."): one for one in bodies.__code__.co_consts if isinstance(one, type(bodies.__code__))
-}
-_SPEC = type(__spec__)
+def light_os(modules):
+    """Returns `os`, or if nobody has loaded it, a module that is like it and loads it when a plain call ends.
+
+    It has the system calls and constants, the environment as it is, and little more; all else comes from `os`.
+    """
+    if "os" in modules:
+        return modules["os"]
+    coding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+    def fsencode(name):
+        name = posix.fspath(name)
+        return name.encode(*coding) if isinstance(name, str) else name
+
+    def rest(name):
+        import os
+
+        value = getattr(os, name)
+        setattr(light, name, value)
+        return value
+
+    light = _MODULE("os")
+    vars(light).update({name: value for name, value in vars(posix).items() if name[0] != "_" or name == "_exit"})
+    light.environ = {key.decode(*coding): value.decode(*coding) for key, value in posix.environ.items()}
+    light.SEEK_SET, light.SEEK_CUR, light.SEEK_END, light.devnull = 0, 1, 2, "/dev/null"
+    light.fsencode, light.__getattr__ = fsencode, rest
+    return light
+
+
+def run(holder, modules):
+    """Makes all modules of a bundle, those first that others import.  `modules`: those of sys."""
+    for code in holder.__code__.co_consts:
+        if isinstance(code, type(holder.__code__)):
+            name = code.co_name.replace("__", ".")
+            module = modules[name] = _MODULE(name)
+            module.__spec__ = _SPEC(name, modules[__name__])  # without one Python makes an error at each import of it
+            parent, _, last = name.rpartition(".")
+            setattr(modules[parent], last, module)
+            exec(code, module.__dict__)
 
 
 def find_spec(name, path=None, target=None):
-    """Finds a module of the bundle, for sys.meta_path."""
-    return _SPEC(name, sys.modules[__name__]) if name in _CODES else None
+    """Makes the modules of the second bundle when the first of them is wanted; for sys.meta_path."""
+    if name not in _LATER:
+        return None
+    _LATER.clear()
+    from cexec import answer_bundle
+
+    run(answer_bundle.b, sys.modules)
+    return sys.modules[name].__spec__
 
 
 def create_module(spec):
-    """The usual module will do."""
+    """Returns the module that was made with the others."""
+    return sys.modules[spec.name]
 
 
 def exec_module(module):
-    """Runs a module's body, once."""
-    exec(_CODES.pop(module.__name__), module.__dict__)
+    """Its body has run."""
 
 
 def install():
-    """Lets the modules be found here first."""
+    """Makes the modules of this bundle, and waits for a wish for those of the second."""
+    global os
+    os = light_os(sys.modules)
+    run(b, sys.modules)
     sys.meta_path.insert(0, sys.modules[__name__])
 '''
 
 
-def bundle(root: Path) -> str:
-    """Returns the source of the bundle of the package in `root`."""
-    parts = [HEAD]
-    for name in MODULES:
-        source = (root / "cexec" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
-        parts.append(f"    class cexec__{name.replace('.', '__')}:\n{_indented(source.replace(FUTURE, '', 1))}\n")
-    return "".join(parts) + TAIL
-
-
-def _indented(source: str) -> str:
-    """Moves a module to the right, without the lines that are within a text."""
-    within = {
-        row
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        for row in range(token.start[0] + 1, token.end[0] + 1)
+def bundles(root: Path) -> dict[str, str]:
+    """Returns the sources of the two bundles of the package in `root`, by their names."""
+    later = ", ".join(f'"cexec.{name}"' for name in LATER)
+    return {
+        FIRST: f"{HEAD}{_holder(root, SOON)}\n\n_LATER = {{{later}}}\n{LOADER}",
+        SECOND: f"{HEAD}{_holder(root, LATER)}\n",
     }
-    lines = source.splitlines()
-    return "\n".join(
-        line if number in within or not line else f"        {line}" for number, line in enumerate(lines, 1)
-    )
+
+
+def _holder(root: Path, names: tuple[str, ...]) -> str:
+    """Returns the source of the function that holds the bodies of these modules, in the order of their imports."""
+    modules = {}
+    for name in names:
+        module = ast.parse((root / "cexec" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        modules[f"cexec.{name}"] = Lightened().visit(module)
+    bodies = [
+        _with_body(f"class {name.replace('.', '__')}: pass", [*_globals(modules[name]), *modules[name].body])
+        for name in in_order(modules)
+    ]
+    return ast.unparse(_with_body("def b(): pass", bodies))
+
+
+def in_order(modules: Mapping[str, ast.Module]) -> list[str]:
+    """Returns the names of the modules: each comes after those that it imports when it is made."""
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for one in modules[name].body:
+            if isinstance(one, ast.ImportFrom):
+                for wanted in (str(one.module), *(f"{one.module}.{alias.name}" for alias in one.names)):
+                    if wanted in modules and wanted != name:
+                        add(wanted)
+        found[name] = None
+
+    for name in modules:
+        add(name)
+    return list(found)
+
+
+class Lightened(ast.NodeTransformer):
+    """Takes away what only readers and type checkers want: docstrings, annotations, and imports for these."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if node.decorator_list or {"NamedTuple", "TypedDict"} & {ast.unparse(base) for base in node.bases}:
+            raise ValueError(f"{node.name} may want its annotations, which the bundle has not")
+        return self._without_docstring(node)
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        self.generic_visit(node)
+        return None if node.value is None else ast.copy_location(ast.Assign([node.target], node.value), node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        if [alias.name for alias in node.names] != ["os"]:
+            return node
+        return ast.ImportFrom(f"cexec.{FIRST}", node.names, 0)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        self.generic_visit(node)
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse else node
+
+    def _without_docstring(self, node: ast.FunctionDef | ast.ClassDef | ast.Module) -> ast.AST:
+        if ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
+
+
+def _globals(module: ast.Module) -> list[ast.stmt]:
+    """Returns a statement that gives classes and functions the names that they have in the module."""
+    names = [one.name for one in module.body if isinstance(one, ast.ClassDef | ast.FunctionDef)]
+    return [ast.Global(names)] if names else []
+
+
+def _with_body(source: str, body: list[ast.stmt]) -> ast.stmt:
+    """Returns the class or function of `source` with another body."""
+    (holder,) = ast.parse(source).body
+    assert isinstance(holder, ast.ClassDef | ast.FunctionDef)
+    holder.body = body
+    return holder
 
 
 class BuildWithBundle(build_py):  # type: ignore[misc]  # setuptools has no types
@@ -100,9 +219,11 @@ class BuildWithBundle(build_py):  # type: ignore[misc]  # setuptools has no type
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            Path(self.build_lib, "cexec", f"{NAME}.py").write_text(bundle(Path()), encoding="utf-8")
+            for name, source in bundles(Path()).items():
+                Path(self.build_lib, "cexec", f"{name}.py").write_text(source, encoding="utf-8")
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        """Names the bundle among the files of the wheel."""
+        """Names the bundles among the files of the wheel."""
         outputs: list[str] = super().get_outputs(include_bytecode)
-        return outputs if self.editable_mode else [*outputs, f"{self.build_lib}/cexec/{NAME}.py"]
+        bundled = [] if self.editable_mode else [f"{self.build_lib}/cexec/{name}.py" for name in (FIRST, SECOND)]
+        return [*outputs, *bundled]

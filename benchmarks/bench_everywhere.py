@@ -5,7 +5,8 @@
 The hosts are network namespaces of this machine on one bridge, each with a worker and an sshd of its own; the command
 is `true`, started from one more host.  All of them share this machine's CPUs, as do the twenty servers' handshakes.
 clush and pdsh come from Debian's packages clustershell and pdsh; what is missing is reported and left out.  clush runs
-as it is, and with a connection to each host that is open already (ControlMaster).
+as it is, and with a connection to each host that is open already (ControlMaster).  cexec is installed from a wheel into
+a virtual environment, compiled, as pip leaves it.
 Goal: cexec is at least 5 times as fast as clush.
 Environment: BENCH_ROUNDS (5), BENCH_HOSTS (20).
 """
@@ -45,7 +46,7 @@ LEAST = 5.0  # times
 def main() -> None:
     if os.geteuid() != 0:
         raise SystemExit("network namespaces need root: make bench")
-    with Workplace() as place, Lab(HOSTS + 1) as lab, ExitStack() as stack:
+    with Workplace(installed=True) as place, Lab(HOSTS + 1) as lab, ExitStack() as stack:
         client, *hosts = lab.hosts
         environment = {**place.environment, "CEXEC_GROUP": GROUP}
         options = ["-j", "64", "--speed", "1"]

@@ -2,7 +2,8 @@
 
     make bench BENCH=benchmarks/bench_start.py
 
-cexec is installed from a wheel into a virtual environment, compiled, as pip leaves it.
+cexec is installed from a wheel into a virtual environment, as by `make install`.  pip and pipx write the first lines of
+commands without options, so that Python loads the module `site` there; this call is measured as well.
 Environment: BENCH_ROUNDS (40).
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import Case, Unfit, Workplace, goal, interleaved, rounds, skipped, table, timed
+from benchmarks.common import AS_PIP_LEAVES_IT, Case, Unfit, Workplace, goal, interleaved, rounds, skipped, table, timed
 from benchmarks.peers import CURVE, Ssh
 
 ROUNDS = 40
@@ -28,6 +29,7 @@ def main() -> None:
         cases = {
             PASS: _case([os.fspath(place.python), "-c", "pass"], place.environment),
             "cexec": _case(argv, variables),
+            "cexec, installed by pipx": _case([f"{place.python.parent}/{AS_PIP_LEAVES_IT}", *argv[1:]], variables),
         }
         try:
             ssh = Ssh(place)

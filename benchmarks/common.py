@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import random
 import re
 import select
 import shutil
@@ -28,10 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import install_launchers
+
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_GROUP = "127.255.255.255"  # a broadcast that never leaves the machine
 OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # variables that cexec reads besides CEXEC_*
-DEPENDENCIES = ("PyNaCl", "click", "psutil", "zeroconf")  # as in pyproject.toml
+DEPENDENCIES = ("PyNaCl", "zeroconf", "psutil", "click", "rich", "Jinja2", "packaging")  # as in pyproject.toml
+COMMANDS = sorted(path.name for path in (ROOT / "bin").iterdir())
+AS_PIP_LEAVES_IT = "cexec-by-pip"  # a copy of the command `cexec` before `make install` would have rewritten it
 PATIENCE = 300.0  # seconds that one run may take
 START_PATIENCE = 20.0  # seconds until a server answers
 
@@ -67,7 +72,7 @@ class Workplace:
     """A temporary directory with an application's keys, and the processes that are started in it."""
 
     def __init__(self, *, installed: bool = False) -> None:
-        """Uses the commands of this source tree, or, if `installed`, those of a wheel in a virtual environment."""
+        """Uses the commands of this source tree, or, if `installed`, those that `make install` would install."""
         self.directory = Path(tempfile.mkdtemp(prefix="cexec-bench-"))
         self.environment = environment(None if installed else {"PYTHONPATH": os.fspath(ROOT)})
         self.python = Path(sys.executable)
@@ -81,6 +86,8 @@ class Workplace:
             if self._installed:
                 self.python = install(self.directory) / "bin" / "python"
                 self._commands = [os.fspath(self.python.parent)]
+                shutil.copy(self.python.parent / "cexec", self.python.parent / AS_PIP_LEAVES_IT)
+                install_launchers.rewrite(os.fspath(self.python.parent.parent), COMMANDS)
             argv = self.command("ckeygen", self.secret, self.public)
             subprocess.run(argv, env=self.environment, check=True, capture_output=True)
         except BaseException:
@@ -249,15 +256,20 @@ Case = Callable[[], float]
 
 
 def interleaved(cases: Mapping[str, Case], times: int) -> dict[str, float]:
-    """Runs every case once a round and returns the medians.  A case that cannot be run is reported and left out."""
+    """Runs every case once a round and returns the medians.  A case that cannot be run is reported and left out.
+
+    Each round has an order of its own, because a case finds in the caches what the one before has left there.
+    """
     measured: dict[str, list[float]] = {name: [] for name in cases}
     unfit: set[str] = set()
+    order, shuffle = list(cases), random.Random(1).shuffle
     for _ in range(times):
-        for name, case in cases.items():
+        shuffle(order)
+        for name in order:
             if name in unfit:
                 continue
             try:
-                measured[name].append(case())
+                measured[name].append(cases[name]())
             except Unfit as reason:
                 skipped(name, str(reason))
                 unfit.add(name)

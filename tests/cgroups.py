@@ -1,6 +1,7 @@
 """Control groups for tests, of version 1 or 2, where this process may make them; else the test is skipped, loudly.
 
-Contract: `with control_group("pids", {"pids.max": "100"}) as path:` makes a group below our own and removes it.
+Contract: `with control_group("pids", {"pids.max": "100"}) as path:` makes a group below our own and removes it, and
+`with real_job_group() as group:` a `JobGroup` of the kernel.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cexec.system.process import job_group
+from cexec.system.process.job_group import JobGroup
 from tests.needs import skip_for_want_of
+from tests.waiting import wait_until
 
 ROOT = Path("/sys/fs/cgroup")
 
@@ -33,6 +37,20 @@ def control_group(controller: str, values: Mapping[str, str]) -> Iterator[Path]:
         yield path
     finally:
         _remove(path)
+
+
+@contextmanager
+def real_job_group() -> Iterator[JobGroup]:
+    """Its place stays claimed, as in a worker; a test that minds sets `job_group.place` itself."""
+    job_group.claim_place()
+    made = JobGroup.create(f"test-{os.getpid()}-{os.urandom(3).hex()}")
+    if made is None:
+        skip_for_want_of("a control group of version 2 with cgroup.kill (root or Delegate=, Linux 5.14)")
+    try:
+        yield made
+    finally:
+        made.kill()
+        wait_until(made.remove)
 
 
 def _own_group(controller: str) -> Path:

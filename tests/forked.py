@@ -165,6 +165,10 @@ class Server:
             return None
         return Child(pid, argv, open(source))
 
+    def fileno(self) -> int:
+        """The descriptor that the test process keeps for it as long as it lives."""
+        return self._requests.fileno()
+
     def close(self) -> None:
         self._requests.close()
         self.process.wait()  # so that the time that it took counts

@@ -117,7 +117,7 @@ class Proxy:
                     self._changed.notify_all()
 
 
-SPARE = 40  # descriptors: pipes that wait for their next connection, listeners of announcements whose claim was lost
+SPARE = 8  # descriptors: listeners of announcements whose claim was lost, which time out some time later
 
 
 def traffic(host: Host) -> int:

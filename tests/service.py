@@ -25,7 +25,7 @@ from cexec.system.storage.keyfile import read_key
 from tests import forked
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
-from tests.waiting import PATIENCE, comes_true
+from tests.waiting import PATIENCE, all_asleep, comes_true
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
 SMALLEST_PIPE = 4096  # bytes
@@ -267,10 +267,18 @@ class Service:
     def _settled_descriptors(self) -> int:
         """How many are open once it has opened all that it needs, which its first line need not wait for."""
         before, now_open = -1, self.descriptors()
-        while now_open != before:
+        deadline = time.monotonic() + QUIET_DEADLINE
+        while (now_open != before or not self._is_asleep()) and time.monotonic() < deadline:
             time.sleep(0.1)
             before, now_open = now_open, self.descriptors()
         return now_open
+
+    def _is_asleep(self) -> bool:
+        """Nothing of it is on its way, as on a machine that has had no time for it."""
+        try:
+            return all_asleep(*self.pids())
+        except psutil.NoSuchProcess:
+            return False
 
     def _check_descriptors(self) -> None:
         if not comes_true(lambda: self.descriptors() <= self.descriptors_at_start, QUIET_DEADLINE):

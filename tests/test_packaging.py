@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import cexec
+import install_launchers
 from tests.environment import ROOT
 from tests.needs import require_tool, skip_for_want_of
 from tests.network.test_pythons import VERSIONS
@@ -66,7 +67,7 @@ def test_the_wheel_has_every_module_and_man_page(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cexec").rglob("*.py")}
     assert "cexec/errors.py" in modules and modules <= names
-    assert "cexec/start_bundle.py" in names
+    assert {"cexec/start_bundle.py", "cexec/answer_bundle.py"} <= names
     pages = {path.name for path in (ROOT / "man").glob("*.1")}
     assert pages and pages <= {Path(name).name for name in names if "/share/man/man1/" in name}
 
@@ -208,11 +209,49 @@ def test_make_refuses_a_prefix_that_is_not_absolute(target: str, prefix: str, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_make_install_makes_launchers_that_ignore_the_variables_of_python() -> None:
+def test_make_install_gives_the_launchers_their_first_lines() -> None:
     said = subprocess.run(
-        ["make", "-n", "install", "PREFIX=/prefix"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "install", "PREFIX=/prefix", "DESTDIR=/tmp/packed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
-    assert "#!/prefix/lib/cexec-cluster/bin/python -I" in said
+    names = " ".join(COMMANDS)
+    assert f"python3 install_launchers.py '/prefix/lib/cexec-cluster' '/tmp/packed' {names}\n" in said
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_first_lines_of_an_installation(packed: bool, tmp_path: Path) -> None:
+    destination = str(tmp_path / "packed") if packed else ""
+    home = "/usr/lib/cexec-cluster" if packed else str(tmp_path / "home")
+    place = Path(f"{destination}{home}")
+    (place / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
+    (place / "bin").mkdir()
+    for name in COMMANDS:
+        (place / "bin" / name).write_text("#!/made/by/pip\nimport _signal\nlast\n")
+        (place / "bin" / name).chmod(0o755)
+    install_launchers.rewrite(home, COMMANDS, destination)
+    for name in COMMANDS:
+        first, *rest = (place / "bin" / name).read_text().splitlines()
+        assert rest[-2:] == ["import _signal", "last"] and os.access(place / "bin" / name, os.X_OK)
+        if name in ("cexec", "cexec-ssh"):
+            assert first == f"#!{home}/bin/python -IS"
+            assert rest[:2] == ["import sys", ""]
+            assert rest[2] == f"sys.path.append('{home}/lib/python3.12/site-packages')"
+        else:
+            assert (first, len(rest)) == (f"#!{home}/bin/python -I", 2)
+
+
+@pytest.mark.parametrize("name", install_launchers.OFTEN)
+@pytest.mark.parametrize("words", [["--version"], ["--need", "gpu", "--version"], ["--help"]])
+def test_a_command_needs_nothing_that_site_would_bring(name: str, words: list[str], prefix: Path) -> None:
+    """A plain call does what it does with `site`, and so does one that loads click."""
+    argv = [sys.executable, str(prefix / "bin" / name), *words]
+    wanted = subprocess.run(argv, capture_output=True, text=True)
+    code = f"import sys; sys.path[:0] = {sys.path!r}; sys.argv[:] = {argv[1:]!r}; exec(open({argv[1]!r}).read())"
+    found = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (wanted.returncode, wanted.stdout, wanted.stderr)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,35 +1,64 @@
-"""A wheel has the modules of a plain call of `cexec` in one file more: bundle_start.py makes it."""
+"""A wheel has the modules of a plain call of `cexec` in two files more: bundle_start.py makes them."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, ModuleType
 
 import pytest
 
 import bundle_start
+import install_launchers
 from tests.conftest import StartService
 from tests.environment import ROOT
 from tests.service import Application
 from tests.test_startup_imports import loaded_modules
 
-NAMES = [f"cexec.{name}" for name in bundle_start.MODULES]
-OF_CLASSES = {"__module__", "__qualname__", "__static_attributes__", "__firstlineno__"}  # what a class's body sets
+NAMES = [f"cexec.{name}" for name in bundle_start.SOON + bundle_start.LATER]
+BUNDLES = {"cexec.start_bundle", "cexec.answer_bundle"}
+OF_READERS = {"__annotations__", "__doc__", "__static_attributes__", "__firstlineno__"}
 SAMPLE = '''"""One
 
  text."""
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nowhere import Value
+
 A = """one
  two
 """
-B = (
+B: Value = (
     1,
 )
+C: Value
 
 
-def f():
+class D:
+    """Only a docstring."""
+
+
+class E(D):
+    """One, and a method."""
+
+    size: int = 3
+
+    def g(self, first: Value, *rest: Value, last: Value = 2, **more: Value) -> Value:
+        """Returns them."""
+        found: Value = (first, rest, last, more)
+        return found
+
+
+def f(x: Value) -> Value:
     return """
 three"""
 '''
@@ -37,9 +66,7 @@ three"""
 
 def bodies(source: str) -> dict[str, CodeType]:
     """Returns the bodies of a bundle by the names of the modules."""
-    (function,) = (
-        one for one in compile(source, "bundle", "exec").co_consts if getattr(one, "co_name", "") == "bodies"
-    )
+    (function,) = (one for one in compile(source, "bundle", "exec").co_consts if getattr(one, "co_name", "") == "b")
     return {one.co_name.replace("__", "."): one for one in function.co_consts if isinstance(one, CodeType)}
 
 
@@ -48,41 +75,178 @@ def test_it_has_what_a_plain_call_loads_and_nothing_else(service: StartService, 
     argv, _ = application.client()
     loaded, result = loaded_modules(argv)
     assert result.returncode == 0, result.stderr.decode()
-    assert {name for name in loaded if name.startswith("cexec.")} - {"cexec.start_bundle"} == set(NAMES)
+    assert {name for name in loaded if name.startswith("cexec.")} - BUNDLES == set(NAMES)
 
 
-def test_each_body_makes_what_its_module_has() -> None:
-    found = bodies(bundle_start.bundle(ROOT))
-    assert list(found) == NAMES
+def test_each_body_makes_what_its_module_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cexec.start_bundle", ModuleType("cexec.start_bundle"))
+    monkeypatch.setattr(sys.modules["cexec.start_bundle"], "os", os, raising=False)
+    found = {name: code for source in bundle_start.bundles(ROOT).values() for name, code in bodies(source).items()}
+    assert found.keys() == set(NAMES)
     for name, code in found.items():
         made, wanted = ModuleType(name), ModuleType(name)
         exec(code, made.__dict__)
         exec(compile(ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text(), name, "exec"), wanted.__dict__)
-        assert vars(made).keys() - OF_CLASSES == vars(wanted).keys() - {"annotations"} - OF_CLASSES, name
-        assert made.__doc__ == wanted.__doc__
+        assert _outline(made) - {"__module__", "__qualname__"} == _outline(wanted) - {"annotations"}, name
 
 
-def test_texts_of_several_lines_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _outline(module: ModuleType) -> set[str]:
+    """Returns all names of a module and of its classes, each function with its parameters."""
+    found = set()
+    for name, value in vars(module).items():
+        found.add(name)
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            found |= {_described(f"{value.__qualname__}.{part}", one) for part, one in vars(value).items()}
+        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+            found.add(_described(value.__qualname__, value))
+    return {name for name in found if name.rpartition(".")[2] not in OF_READERS}
+
+
+def _described(name: str, value: object) -> str:
+    if not inspect.isfunction(value):
+        return name
+    code = value.__code__
+    return (
+        f"{value.__qualname__} {code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} {value.__defaults__!r}"
+    )
+
+
+def test_only_what_readers_and_type_checkers_want_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cexec").mkdir()
     (tmp_path / "cexec" / "sample.py").write_text(SAMPLE)
-    monkeypatch.setattr(bundle_start, "MODULES", ("sample",))
-    (code,) = bodies(bundle_start.bundle(tmp_path)).values()
+    monkeypatch.setattr(bundle_start, "SOON", ("sample",))
+    monkeypatch.setattr(bundle_start, "LATER", ())
+    (code,) = bodies(bundle_start.bundles(tmp_path)["start_bundle"]).values()
     made = ModuleType("sample")
     exec(code, made.__dict__)
-    assert (made.__doc__, made.A, made.B, made.f()) == ("One\n\n text.", "one\n two\n", (1,), "\nthree")
+    assert (made.A, made.B, made.f(0), made.E.size) == ("one\n two\n", (1,), "\nthree", 3)
+    assert made.E().g(1, 5, last=6, x=7) == (1, (5,), 6, {"x": 7})
+    assert (made.D.__qualname__, made.E.g.__qualname__, made.f.__qualname__) == ("D", "E.g", "f")
+    assert (made.__doc__, made.D.__doc__, made.E.g.__doc__) == (None, None, None)
+    assert made.f.__annotations__ == made.E.g.__annotations__ == {}
+    assert not {"__annotations__", "annotations", "C", "Value"} & vars(made).keys()
 
 
-def test_a_call_loads_its_modules_from_the_bundle(
-    service: StartService, application: Application, tmp_path: Path
+@pytest.mark.parametrize("head", ["@dataclass\nclass Value:", "class Value(NamedTuple):", "class Value(TypedDict):"])
+def test_a_class_that_wants_its_annotations_is_refused(head: str) -> None:
+    with pytest.raises(ValueError, match="Value may want its annotations"):
+        bundle_start.Lightened().visit(ast.parse(f"{head}\n    size: int\n"))
+
+
+def test_modules_come_after_those_that_they_import() -> None:
+    sources = {
+        "cexec.a": "from cexec.b import one\nfrom cexec import c\n",
+        "cexec.b": "from cexec.d import two\n",
+        "cexec.c": "def f():\n    from cexec.a import later\n",
+        "cexec.d": "import os\n",
+    }
+    modules = {name: ast.parse(source) for name, source in sources.items()}
+    assert bundle_start.in_order(modules) == ["cexec.d", "cexec.b", "cexec.c", "cexec.a"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An installation as `make install` leaves it, without the files of the modules that are in the bundles."""
+    packages = tmp_path / sysconfig.get_path("purelib", vars={"base": "home"})
+    shutil.copytree(ROOT / "cexec", packages / "cexec", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, source in bundle_start.bundles(ROOT).items():
+        (packages / "cexec" / f"{name}.py").write_text(source)
+    for name in NAMES:
+        packages.joinpath(*name.split(".")).with_suffix(".py").unlink()
+    for path in Path(sysconfig.get_path("platlib")).glob("*"):
+        if path.name == "nacl" or path.name.startswith("_cffi_backend"):
+            (packages / path.name).symlink_to(path)
+    (tmp_path / "home" / "bin").mkdir()
+    (tmp_path / "home" / "bin" / "python").symlink_to(sys.executable)
+    for name in install_launchers.OFTEN:
+        shutil.copy(ROOT / "bin" / name, tmp_path / "home" / "bin")
+    return tmp_path / "home"
+
+
+def as_pip_leaves_it(home: Path) -> list[str]:
+    return [sys.executable, str(home / "bin" / "cexec")]
+
+
+def as_make_install_leaves_it(home: Path) -> list[str]:
+    install_launchers.rewrite(str(home), install_launchers.OFTEN)
+    return [str(home / "bin" / "cexec")]
+
+
+@pytest.mark.parametrize("install", [as_pip_leaves_it, as_make_install_leaves_it])
+def test_a_call_loads_its_modules_from_the_bundles(
+    install: Callable[[Path], list[str]], service: StartService, application: Application, home: Path
 ) -> None:
     service("cat")
-    copy = tmp_path / "installed"
-    for name in ("cexec", "bin"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "cexec" / "start_bundle.py").write_text(bundle_start.bundle(ROOT))
-    for name in NAMES:
-        copy.joinpath(*name.split(".")).with_suffix(".py").unlink()
-    argv = [sys.executable, str(copy / "bin" / "cexec"), str(application.public)]
-    environment = {**application.client()[1], "PYTHONPATH": str(copy)}
+    argv = [*install(home), str(application.public)]
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    environment = {**application.client()[1], "PYTHONPATH": str(packages)}
     result = subprocess.run(argv, input=b"hello", env=environment, capture_output=True, timeout=30)
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
+
+
+def ran(home: Path, script: str, *options: str) -> str:
+    """Returns what a script prints in this installation.  Its bundles were not loaded yet."""
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    head = f"import sys; sys.path.insert(0, {str(packages)!r})\n"
+    done = subprocess.run([sys.executable, *options, "-c", head + script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+WITHOUT_OS = "import cexec; cexec.prepare_start(sys.modules); from cexec.commands.cexec import main\n"
+
+
+def test_a_call_that_make_install_has_installed_does_without_os(
+    service: StartService, application: Application, home: Path, tmp_path: Path
+) -> None:
+    service("true")
+    command = Path(*as_make_install_leaves_it(home))
+    wanted = "_exit(cexec.flushed(main(), sys.stdout, sys.stderr))"
+    assert wanted in command.read_text()
+    loaded = tmp_path / "loaded"
+    told = f"main(); open({str(loaded)!r}, 'w').write(str([m for m in ('os', 'stat', 'abc') if m in sys.modules]))"
+    command.write_text(command.read_text().replace(wanted, told))
+    environment = application.client()[1]
+    argv = [str(command), str(application.public)]
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, env=environment, capture_output=True, timeout=30)
+    assert (result.returncode, result.stdout) == (0, b""), result.stderr.decode()
+    assert loaded.read_text() == "['abc']"
+
+
+def test_the_light_os_is_like_os(home: Path) -> None:
+    script = f"""{WITHOUT_OS}
+light, had = sys.modules["cexec.start_bundle"].os, "os" in sys.modules
+given = {{name: getattr(light, name) for name in vars(light) if not name.startswith("__")}}
+texts = [light.fsencode(one) for one in ("\\udcff\\u00e4", b"x")]
+import os
+assert light is not os and not had
+assert texts == [os.fsencode(one) for one in ("\\udcff\\u00e4", b"x")]
+assert given.pop("environ") == dict(os.environ) and given.pop("fsencode")
+assert all(getattr(os, name) is value or getattr(os, name) == value for name, value in given.items())
+assert (light.path, light.makedirs) == (os.path, os.makedirs)
+try:
+    light.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    assert ran(home, script, "-IS") == "module 'os' has no attribute 'nonsense'"
+
+
+def test_where_python_has_loaded_os_the_bundles_use_it(home: Path) -> None:
+    script = f"{WITHOUT_OS}import os; print(sys.modules['cexec.start_bundle'].os is os)"
+    assert ran(home, script) == "True"
+
+
+def test_the_second_bundle_is_read_after_the_announcement(
+    service: StartService, application: Application, home: Path
+) -> None:
+    """An import that lists its modules in order says that nothing of the second was wanted before."""
+    service("true")
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    environment = {**application.client()[1], "PYTHONPATH": str(packages), "PYTHONPROFILEIMPORTTIME": "1"}
+    argv = [*as_pip_leaves_it(home), str(application.public)]
+    result = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr
+    told = [line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")]
+    ours = [name for name in told if name.startswith("cexec.")]
+    assert ours[:3] == ["cexec.start_bundle", "cexec.answer_bundle", "cexec.client.search.reception"]  # then, if late

@@ -7,21 +7,22 @@ The code for the host's Python runs on every version since 3.4, because an old o
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from cexec.boot.failures import PYTHON, REMOTE, HostError, HostFailure
 from cexec.boot.shapes import PYTHON as PYTHON_SHAPE
-from cexec.boot.shapes import shaped
+from cexec.boot.shapes import read_line, shaped
 
 OLDEST = (3, 11)  # as requires-python in pyproject.toml
 # In this order; the last ones are for systems whose own Python is older.
 NAMES = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 NEEDED = ("ctypes", "hashlib", "json", "zipfile", "zlib")  # modules that Debian or a build may leave out
 
-_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}")
+# Each wheel's tag counts down from these numbers, so a host that names large ones would cost us time and memory.
+_LARGEST = 99  # (ours)
+_VERSION = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}(\.[0-9]{1,4}){0,2}")
 
 _FACTS = """\
 import json, os, platform, struct, sys, sysconfig
@@ -86,7 +87,7 @@ class HostFacts:
 def parse(lines: list[str]) -> HostFacts:
     """Reads the answers without their marks, one for each Python that was found, and `{}` at the end."""
     try:
-        found = [json.loads(line) for line in lines]
+        found = [read_line(line) for line in lines]
         pythons = [shaped(one, PYTHON_SHAPE) for one in found if one != {}]
         for one in pythons:
             if _what_is_wrong(one) == "":
@@ -114,9 +115,13 @@ def _what_is_wrong(found: dict[str, Any]) -> str:
 def _facts(found: dict[str, Any]) -> HostFacts:
     major, minor, micro = found["version"]
     libc, libc_version = found["libc"]
+    if not all(0 <= number <= _LARGEST for number in found["version"]):
+        raise ValueError(found["version"])
     for text in (libc_version, found["mac"]):
         if text and not _VERSION.fullmatch(text):
             raise ValueError(text)
+    if found["system"] == "darwin" and not found["mac"]:
+        raise ValueError("the version of macOS is missing")
     return HostFacts(
         path=found["path"],
         version=(int(major), int(minor), int(micro)),

@@ -1,12 +1,14 @@
 """The shape of what a host answers: it may be damaged, or meant to hurt, and must not end the run of the others.
 
-Contract: `shaped(value, shape)` returns the value if it has the shape (`fits`), else it raises `HostError`.  A shape is
-a type, a dictionary of shapes for members that must be there, `Every(shape)` for the values of a dictionary or the
-items of a list, or a tuple of shapes of which one must fit.  Texts are not too long to be shown.
+Contract: `read_line(text)` reads a line of JSON, and `shaped(value, shape)` returns the value if it has the shape
+(`fits`); else they raise `HostError`.  A shape is a type, a dictionary of shapes for members that must be there,
+`Every(shape)` for the values of a dictionary or the items of a list, or a tuple of shapes of which one must fit.  Texts
+are not too long to be shown.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,14 @@ class Every:
 
     container: type[dict[Any, Any]] | type[list[Any]]
     shape: Any
+
+
+def read_line(text: str) -> Any:
+    """Returns what a line of JSON says, of whatever shape; raises `HostError` if it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # brackets without end
+        raise HostError(HostFailure(REMOTE, f"it answers what cannot be read: {text[:80]!r}")) from None
 
 
 def shaped(value: Any, shape: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, Self
 from cexec.boot.agent_source import command, source
 from cexec.boot.failures import CONNECTION, REMOTE, SHELL, SSH_FAILED, HostError, HostFailure, of_ssh
 from cexec.boot.hosts import Host
-from cexec.boot.shapes import FAILED, shaped
+from cexec.boot.shapes import FAILED, read_line, shaped
 
 CONNECT_PATIENCE = 10  # seconds (ours) for the connection and the server's first line
 ALIVE_INTERVAL, ALIVE_TRIES = 5, 3  # seconds and number (ours): after 15 s of silence ssh gives up
@@ -215,11 +215,12 @@ async def next_answer(session: SshSession) -> dict[str, Any]:
         raise HostError(HostFailure(CONNECTION, "nothing was heard of it for too long", temporary=True)) from None
     if text is None:
         raise HostError(await session.lost())
-    try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError:
-        raise HostError(HostFailure(REMOTE, f"it answers what cannot be read: {text[:80]!r}")) from None
-    shaped(found, dict)
+    return read_answer(text)
+
+
+def read_answer(text: str) -> dict[str, Any]:
+    """Returns what a line of the agent says; raises `HostError` for a failure that it tells."""
+    found: dict[str, Any] = shaped(read_line(text), dict)
     if "failed" in found:
         failed = shaped(found["failed"], FAILED)
         temporary = failed["kind"] in ("busy", CONNECTION)

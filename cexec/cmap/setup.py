@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from cexec.client.attempt.program_plan import plan_programs
-from cexec.cmap.inputs.arriving import ArrivingLines, comes_bit_by_bit
+from cexec.cmap.inputs.arriving import ArrivingLines, check_readable, comes_bit_by_bit
 from cexec.cmap.inputs.blocks import BlockReader
 from cexec.cmap.inputs.checks import (
     arrival_check,
@@ -83,6 +83,8 @@ class Setup:
         self.journal: Journal | None = None
         self._mode = mode_of(options)
         check_combinations(options, inputs)
+        if options.pipe or options.tee or not self._has_sources(inputs):
+            check_readable(stdin)
         self._rules = ResultRules(
             files=named_files(options, key),
             kept_in=results_directory(options),
@@ -232,8 +234,7 @@ class Setup:
         reading = Reading(
             null=options.null, group=options.max_args, separator=options.colsep, headed=options.header is not None
         )
-        others = inputs or options.arg_file or options.params or options.array or options.slices or options.tee
-        if not others and comes_bit_by_bit(self._stdin):
+        if not (options.tee or self._has_sources(inputs)) and comes_bit_by_bit(self._stdin):
             return self._read_arriving(reading)
         return table_from(
             inputs=inputs,
@@ -244,6 +245,11 @@ class Setup:
             stdin=None if options.tee else self._stdin,
             reading=reading,
         )
+
+    def _has_sources(self, inputs: Sequence[tuple[str, list[str]]]) -> bool:
+        """Returns True if the tasks come from somewhere else than standard input."""
+        options = self._options
+        return bool(inputs or options.arg_file or options.params or options.array or options.slices)
 
     def _read_arriving(self, reading: Reading) -> Table:
         """Reads a pipe or a terminal: to its end if that comes soon, or if the options need it."""

@@ -34,7 +34,7 @@ from cexec.client.request import (
     trust_opener,
 )
 from cexec.client.search.choice import requirements_from
-from cexec.common_errors import EXIT_TEMPORARY, CexecError, UsageError
+from cexec.common_errors import EXIT_TEMPORARY, CexecError, LocalError, UsageError
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
@@ -155,7 +155,12 @@ def _run_everywhere(request: Request, options: Mapping[str, object]) -> int:
     from cexec.client.everywhere.everywhere import EverywhereClient
 
     expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
-    return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
+    try:
+        return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
+    except OSError as error:
+        from cexec.system.reason import reason_of
+
+        raise LocalError(f"a system call failed: {reason_of(error)}") from error
 
 
 def _run_once(request: Request, options: Mapping[str, object]) -> int:

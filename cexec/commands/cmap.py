@@ -181,9 +181,10 @@ def _run_all(
         setup.open()
         watch.begin(setup.journal, lambda: terms.target.weight)
         try:
-            return asyncio.run(_coordinate(setup, terms, watch))
+            status = asyncio.run(_coordinate(setup, terms, watch))
         finally:
             watch.conclude()
+        return status or (EXIT_OTHER if watch.failed else 0)
     finally:
         setup.close()
 

@@ -63,6 +63,7 @@ class Watch:
 
     def __init__(self, values: Mapping[str, Any], application: str, columns: Sequence[str] = ()) -> None:
         self.observers: list[Observer] = []
+        self.failed = False  # at the end: something that was asked for could not be written
         self.display: Display | None = None
         self._report: Report | None = None
         bar, eta, progress = values["bar"], values["eta"], values["progress"]
@@ -109,6 +110,7 @@ class Watch:
             self._report.conclude()
             if self._report.problem:
                 print_line(f"cmap: {self._report.problem}")
+                self.failed = True
 
 
 def _command_line() -> str:

@@ -7,6 +7,7 @@ state, and refuses options and arguments that are empty.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -89,6 +90,9 @@ def run_click(
             status: int = command.invoke(context)
             return status
     except click.exceptions.Exit as end:  # --help and --version
+        if sys.stdout is None:  # click prints nothing then
+            print_error(name, f"cannot write to standard output: {reason_of(errno.EBADF)}", patience)
+            return EXIT_TEMPORARY
         return end.exit_code
     except click.ClickException as error:
         print_error(name, _wrong_use(command, name, words, error), patience)

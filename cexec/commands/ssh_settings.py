@@ -5,6 +5,7 @@ Contract: each function prints, and returns the exit status.  It raises `LocalEr
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -25,10 +26,11 @@ ANSWERS = {NO_TERMINAL: "no", TERMINAL: "yes", FORCED_TERMINAL: "force"}
 
 def print_text(stream: TextIO | None, text: str) -> int:
     """Prints; raises `LocalError` if nobody can read it."""
+    if stream is None:
+        raise LocalError(f"cannot write: {reason_of(errno.EBADF)}")
     try:
-        if stream is not None:
-            stream.write(text)
-            stream.flush()
+        stream.write(text)
+        stream.flush()
     except (OSError, ValueError) as error:
         raise LocalError(f"cannot write: {reason_of(error) if isinstance(error, OSError) else error}") from None
     return 0

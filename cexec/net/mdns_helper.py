@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     State: TypeAlias = list[tuple[str, int, bool, list[str]]]
 
 INTERFACES_INTERVAL = 5.0  # seconds (ours); a change has to be noticed within 10 s
-GLANCE, RESOLVE_PATIENCE = 50, 3000  # milliseconds (ours) for the address of an instance, first and later
+GLANCE, RESOLVE_PATIENCE = 50, 3000  # milliseconds (ours) for records that did not come with a name, first and later
 GOODBYE_PATIENCE = 3  # seconds (ours) that the end may take
 HIGHEST_DESCRIPTOR = 1 << 16
 LEAST_URGENT = 19  # of nice(1)
 MAXIMUM_REASON = 200  # characters (ours)
 MAXIMUM_ADDRESSES = 8  # (ours) of one instance
 MAXIMUM_UNRESOLVED = 256  # instances (ours) that are asked for again
-MAXIMUM_INSTANCES = 2048  # (ours) that are followed
+MAXIMUM_INSTANCES = 2048  # (ours) that are followed, and that wait to be asked for the first time
 
 
 def main(arguments: list[str]) -> None:
@@ -71,7 +71,8 @@ class _Speaker:
         self._failure = ""
         self._found: dict[str, set[str]] = {}  # by instance: HOST SCOPE PORT
         self._interfaces: list[Interface] = []
-        self._unresolved: dict[str, None] = {}  # instances whose addresses have not come
+        self._unasked: dict[str, None] = {}  # instances whose records did not come with their names
+        self._unresolved: dict[str, None] = {}  # and those whose records have been asked for in vain
         self._ending = False
 
     def wait_for_end(self) -> None:
@@ -157,23 +158,49 @@ class _Speaker:
         until = monotonic() + INTERFACES_INTERVAL
         while (left := until - monotonic()) > 0:
             try:
-                change = self._changes.get_nowait() if self._unresolved else self._changes.get(timeout=left)
+                waits = bool(self._unasked or self._unresolved)
+                change = self._changes.get_nowait() if waits else self._changes.get(timeout=left)
             except queue.Empty:
                 self._resolve_one()
                 continue
             if change is None:
                 return False
             name, gone = change
+            self._unasked.pop(name, None)
             self._unresolved.pop(name, None)
             if gone or self._ending:
                 self._follow(name, set())
-            elif not self._resolve(name, GLANCE) and len(self._unresolved) < MAXIMUM_UNRESOLVED:
-                self._unresolved[name] = None
+            elif not self._has_come(name) and len(self._unasked) < MAXIMUM_INSTANCES:
+                self._unasked[name] = None
         return True
 
+    def _has_come(self, name: str) -> bool:
+        """Follows an instance whose records have come with its name, as ours do; this waits for nothing."""
+        if self._zeroconf is None:  # a former one has told the name
+            return True
+        import zeroconf
+
+        try:
+            info = zeroconf.ServiceInfo(SERVICE, name)
+            complete = info.load_from_cache(self._zeroconf)
+            addresses = self._addresses(info) if complete else set()
+        except Exception:  # somebody else's broken record
+            return False
+        if complete:
+            self._follow(name, addresses)
+        return complete
+
     def _resolve_one(self) -> None:
-        """Waits for the records of an instance when there is nothing else to do: a stranger's may never come."""
-        if self._unresolved:
+        """Waits for the records of an instance when there is nothing else to do: a stranger's may never come.
+
+        Each one gets a glance before any is waited for longer.
+        """
+        if self._unasked:
+            name = next(iter(self._unasked))
+            del self._unasked[name]
+            if not self._resolve(name, GLANCE) and len(self._unresolved) < MAXIMUM_UNRESOLVED:
+                self._unresolved[name] = None
+        elif self._unresolved:
             name = random.choice(list(self._unresolved))
             del self._unresolved[name]
             self._resolve(name, RESOLVE_PATIENCE)

@@ -2,16 +2,15 @@
 
 Contract: `step(timeout)` waits for at most `timeout` seconds, moves bytes in both directions, and returns the events
 that are not about stream data: those of the session (`session.Event`), and a `Trouble` for each descriptor that failed.
-It blocks nowhere else.  `carry(timeout)` goes on while nothing but stream data comes.  `turn(readable)` is a step for
-an owner that waits for the connection elsewhere and knows if it is readable.  All raise `ProtocolError`,
-`SilentPeerError` and `DisconnectedError` only, and return all events that came before the failure first.  A source
-without a descriptor that is `idle`, and a sink without one that has no room, are not waited for: their owner lets the
-pump step again.
+It blocks nowhere else.  `turn(readable)` is a step for an owner that waits for the connection elsewhere and knows if it
+is readable.  All raise `ProtocolError`, `SilentPeerError` and `DisconnectedError` only, and return all events that came
+before the failure first.  A source without a descriptor that is `idle`, and a sink without one that has no room, are
+not waited for: their owner lets the pump step again.
 The owner passes `records` and `session` in; the pump calls nothing back.
 
-Most of the CPU time of a transfer is spent in `_receive`, `_take_frames`, `JobSinks.deliver`, `_read_source` and
-`_send`.  They therefore work on memoryviews: `Records` opens a frame where it was received, and seals one where a
-source was read.  Only the kernel copies a byte, unless a sink takes less than it is given.
+Most of the CPU time of a transfer is spent in `receive`, `_take_frames`, `JobSinks.deliver` and `read_source`.  They
+therefore work on memoryviews: `Records` opens a frame where it was received, and seals one where a source was read.
+Only the kernel copies a byte, unless a sink takes less than it is given.  `carrying` is a shorter way for messages.
 """
 
 from __future__ import annotations
@@ -23,9 +22,11 @@ from time import monotonic
 
 from cexec.common_errors import CexecError, DisconnectedError
 from cexec.net.sinks import JobSinks, Trouble
+from cexec.protocol.base.limits import FRAME_HEADER
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import SHORT_DATA
 from cexec.protocol.connection.session import Event
+from cexec.protocol.connection.streams import LEAST_CREDIT
 from cexec.system.io.fds import FEW
 from cexec.system.io.wakeup import PollSet
 from cexec.system.reason import reason_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.records import Records
     from cexec.protocol.connection.session import Session
     from cexec.system.io.fds import Source
+    from cexec.system.io.short_waits import ShortWaits
 
     T = TypeVar("T")
 
@@ -46,12 +48,7 @@ __all__ = ["BROKEN_PIPE", "LEAST_CREDIT", "Pump", "Trouble"]
 IN, OUT = select.POLLIN, select.POLLOUT
 BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # the reader of an output has gone, which is no failure: section 4.3
 MAXIMUM_BUFFERS = 64  # records (ours) in one sendmsg; the kernel takes up to 1,024, but a socket is full long before
-CARRIED = 1.0  # seconds (ours) of `carry`, after which the owner looks if the peer is alive and does what is due
-FOREVER = float("inf")
 RECEIVE_TURNS = 4  # reads (ours) of the connection in one step; more would let the sinks and sources wait
-# Bytes (ours).  With less credit no record is made: a small record costs nearly as much CPU time as a large one, and
-# the peer gives new credit long before its window is used up.
-LEAST_CREDIT = 64 * 1024
 
 
 class Pump:
@@ -66,10 +63,12 @@ class Pump:
         self.ready: set[int] = set()
         self._watched: dict[int, int] = {}
         self._fd = connection.fileno()
-        self._poll = PollSet()
+        self.poll_set = PollSet()
+        self.short_waits: ShortWaits | None = None  # of `carrying`
         self._held = False  # frames wait for others, see `hold_back`
         self._deaf = False  # the peer takes no more bytes; those that it sent before are still read
         self._gone: CexecError | None = None  # the failure that ended the connection
+        self.whole = True  # it is True if a record ended where the last bytes did
         self.read_all = True  # the last step has read everything that had come
 
     def watch(self, fd: int) -> None:
@@ -114,23 +113,17 @@ class Pump:
 
     def step(self, timeout: float | None = None) -> list[Event | Trouble]:
         """Waits for at most `timeout` seconds, None for any time, and moves bytes; returns the events."""
-        return self._make(self._step, timeout)
-
-    def carry(self, timeout: float | None = None) -> list[Event | Trouble]:
-        """As `step`, but goes on for up to CARRIED seconds while bytes of streams are all that comes.
-
-        It is for an owner that has nothing to do after each of them, and makes small messages cheaper.
-        """
-        return self._make(self._carry, timeout)
+        return self.make(self.begin, timeout)
 
     def turn(self, readable: bool) -> list[Event | Trouble]:
         """Moves bytes where no descriptor but the connection need be waited for; returns the events.
 
         It judges no timeout, because it does not look if more has come: that is for the `step` when one is due.
         """
-        return self._make(self._turn, readable)
+        return self.make(self._turn, readable)
 
-    def _make(self, move: Callable[[T, list[Event | Trouble]], object], how: T) -> list[Event | Trouble]:
+    def make(self, move: Callable[[T, list[Event | Trouble]], object], how: T) -> list[Event | Trouble]:
+        """Makes a step, and returns the events that `move` adds to its list, or raises why the connection has ended."""
         found: list[Event | Trouble] = []
         if self._gone is None:
             try:
@@ -142,29 +135,28 @@ class Pump:
         return found
 
     def _turn(self, readable: bool, found: list[Event | Trouble]) -> None:
-        self._take_frames(found)
-        self._flush()
-        self.read_all = readable and self._receive(found)
+        if self.session.events:
+            self._take_events(found)
+        if not self.records.at_record_boundary:
+            self._take_frames(found)
+        self.read_all = readable and self.receive(found)
         if self.sinks.pending:
             self.sinks.write_pending({}, found)
-        for stream, source in list(self.sources.items()):
-            self._read_source(stream, source, found, IN)
-        self._flush()
+        self.flush()  # before bytes of sources: GO may be among these frames
+        if self.sources:
+            for stream, source in list(self.sources.items()):
+                self.read_source(stream, source, found, IN)
+            self.flush()
 
-    def _step(self, timeout: float | None, found: list[Event | Trouble]) -> bool:
+    def begin(self, timeout: float | None, found: list[Event | Trouble]) -> bool:
+        """Takes what is there already, and exchanges."""
         # Frames may be complete already: they came in one segment with the handshake, or the last step raised.
+        self._take_events(found)
         self._take_frames(found)
-        self._flush()
-        return self._exchange(timeout, found)
+        self.flush()
+        return self.exchange(timeout, found)
 
-    def _carry(self, timeout: float | None, found: list[Event | Trouble]) -> None:
-        end = FOREVER if timeout is None else monotonic() + timeout
-        moves = self._step(timeout, found)
-        end = min(end, monotonic() + CARRIED)
-        while moves and not found and not self.ready and (left := end - monotonic()) > 0:
-            moves = self._exchange(left, found)
-
-    def _exchange(self, timeout: float | None, found: list[Event | Trouble]) -> bool:
+    def exchange(self, timeout: float | None, found: list[Event | Trouble]) -> bool:
         """Waits, unless there are events, and moves the bytes of all descriptors that are ready.
 
         Returns True if one was ready.
@@ -175,21 +167,17 @@ class Pump:
         self.ready = ready.keys() & self._watched.keys()
         self.read_all = not found  # else nobody has looked
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
-            self.read_all = self._receive(found)
+            self.read_all = self.receive(found)
         if self.sinks.pending:
             self.sinks.write_pending(ready, found)
         for stream, source in list(self.sources.items()):
             fd = source.fd
             if fd in ready or fd < 0:
-                self._read_source(stream, source, found, ready.get(fd, IN))
+                self.read_source(stream, source, found, ready.get(fd, IN))
         if now >= due and self.read_all and now >= self.session.next_timeout():
             self.session.handle_timeout(now)
-        self._flush()
+        self.flush()
         return bool(ready)
-
-    def flush(self) -> None:
-        """Sends as much as the kernel takes now, unless frames are held back."""
-        self._flush()
 
     @property
     def held(self) -> bool:
@@ -207,7 +195,11 @@ class Pump:
         """Sends what was held back, and holds back no more."""
         if self._held:
             self._held = False
-            self._flush()
+            self.flush()
+
+    def take(self) -> list[Event | Trouble]:
+        """Delivers what has come already, and waits for nothing; returns the events."""
+        return self.make(self._take, None)
 
     def write_rest(self) -> list[Event | Trouble]:
         """Lets the sinks without a descriptor take what waits for them, after the exit frame."""
@@ -225,7 +217,7 @@ class Pump:
     def say_goodbye(self) -> None:
         """Sends the session's last frames as far as the peer still takes them, and hangs up."""
         try:
-            self._flush()
+            self.flush()
         except DisconnectedError:
             pass
         self.connection.close()
@@ -248,7 +240,7 @@ class Pump:
                 seconds = min(seconds, rest - now)
             if source.fd < 0 and not source.idle and self._may_read(stream):
                 seconds = 0.0  # poll cannot wait for a source without a descriptor
-        return self._poll.wait(self.wanted(), seconds)
+        return self.poll_set.wait(self.wanted(), seconds)
 
     def wanted(self) -> dict[int, int]:
         """Returns the descriptors that the next step waits for, with their poll masks."""
@@ -275,13 +267,14 @@ class Pump:
 
     # from the connection to the sinks
 
-    def _receive(self, found: list[Event | Trouble]) -> bool:
+    def receive(self, found: list[Event | Trouble]) -> bool:
         """Reads the connection until it is empty, at most RECEIVE_TURNS times: the sinks and sources wait meanwhile.
 
         Returns True if it is empty.
         """
+        records = self.records
         for _ in range(RECEIVE_TURNS):
-            buffer = self.records.receive_buffer()
+            buffer = records.receive_buffer()
             try:
                 size = self.connection.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
@@ -291,13 +284,13 @@ class Pump:
             if size == 0:
                 where = "" if self.records.at_record_boundary else " in the middle of a record"
                 raise DisconnectedError(f"disconnected unexpectedly{where}")
-            self.records.received(size)
-            self._take_frames(found)
-            if not self.records.at_record_boundary:
+            records.received(size)
+            self.whole = self._take_frames(found)
+            if not self.whole:
                 self.note_part(size)
             if size < len(buffer):
                 return True  # another recv would only say so
-            self._flush()  # sends new credit now, so that the peer does not pause while we go on reading
+            self.flush()  # sends new credit now, so that the peer does not pause while we go on reading
         return False
 
     def note_part(self, size: int) -> None:
@@ -305,39 +298,45 @@ class Pump:
         if not self.records.at_record_boundary:
             self.session.silence.part_received(size, self.records.empty_size, monotonic())
 
-    def _take_frames(self, found: list[Event | Trouble]) -> None:
-        session, next_frame = self.session, self.records.next_event
-        while (event := session.next_event()) is not None:
-            self._handle(event, found)
-        while (frame := next_frame()) is not None:
-            session.receive_data(frame, monotonic())
-            while (event := session.next_event()) is not None:
-                if event.kind == frames.DATA:
-                    self.sinks.deliver(event.stream, event.data, found)
-                else:
-                    self._handle(event, found)
+    def _take_frames(self, found: list[Event | Trouble]) -> bool:
+        """Takes all frames that have come; returns True if no part of another record has."""
+        session, records, deliver = self.session, self.records, self.sinks.deliver
+        now = monotonic()
+        while (frame := records.next_event()) is not None:
+            if frame[0] == frames.DATA and (stream := session.take_data(frame, now)) >= 0:
+                deliver(stream, frame[FRAME_HEADER:], found)
+            else:
+                session.receive_data(frame, now)
+                if session.events:
+                    self._take_events(found)
+            if records.at_record_boundary:
+                return True
+        return records.at_record_boundary
 
-    def _handle(self, event: Event, found: list[Event | Trouble]) -> None:
-        stream = event.stream
-        if event.kind == frames.DATA:
-            self.sinks.deliver(stream, event.data, found)
-        elif event.kind == frames.END:
-            self.sinks.end(stream)
-            found.append(event)
-        elif event.kind == frames.CLOSED:
-            source = self.sources.pop(stream, None)
-            if source is not None:
-                source.abandon()
-            found.append(event)
-        elif event.kind == frames.GO:
-            self.sinks.begin_ahead()
-            found.append(event)
-        else:
+    def _take(self, _: None, found: list[Event | Trouble]) -> None:
+        self._take_events(found)
+        self._take_frames(found)
+
+    def _take_events(self, found: list[Event | Trouble]) -> None:
+        events = self.session.events
+        while events:
+            event = events.pop(0)
+            if event.kind == frames.DATA:
+                self.sinks.deliver(event.stream, event.data, found)
+                continue
+            if event.kind == frames.END:
+                self.sinks.end(event.stream)
+            elif event.kind == frames.CLOSED:
+                source = self.sources.pop(event.stream, None)
+                if source is not None:
+                    source.abandon()
+            elif event.kind == frames.GO:
+                self.sinks.begin_ahead()
             found.append(event)
 
     # from the sources to the connection
 
-    def _read_source(self, stream: int, source: Source, found: list[Event | Trouble], mask: int) -> None:
+    def read_source(self, stream: int, source: Source, found: list[Event | Trouble], mask: int) -> None:
         """Sends the bytes of a source until it has none, or credit or buffers have run out.  `mask`: of poll."""
         if not mask & (IN | select.POLLERR) and source.ends_with_hangup:
             self._end_source(stream, source, found)
@@ -362,15 +361,29 @@ class Pump:
                     self._end_source(stream, source, found)
                 return
             head = session.data_head(stream, size)
-            if few:
-                records.send_frame(head + bytes(buffer[:size]))
+            if not few and not self._held and records.all_sent:
+                self._send_at_once(records.seal_data(head, size))
             else:
-                records.send_data(head, size)
-            if self._held and (size > SHORT_DATA or not records.has_room):
-                self._held = False
-            self._send()  # after each record, so that the kernel sends it while we read the next one
+                if few:
+                    records.send_frame(head + bytes(buffer[:size]))
+                else:
+                    records.send_data(head, size)
+                if self._held and (size > SHORT_DATA or not records.has_room):
+                    self._held = False
+                self._send()  # after each record, so that the kernel sends it while we read the next one
             if size < len(buffer) and not few:
                 return  # the source is empty for now: another read would only say so
+
+    def _send_at_once(self, record: memoryview) -> None:
+        """Sends a record of `seal_data`."""
+        try:
+            size = self.connection.send(record)
+        except (BlockingIOError, InterruptedError):
+            size = 0
+        except OSError:
+            size, self._deaf = 0, True  # see `_send`
+        if size < len(record):
+            self.records.keep(record[size:])
 
     def _end_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
         if source.hung_up:
@@ -379,13 +392,19 @@ class Pump:
         self.close_source(stream)
         found.append(Event(frames.END, stream=stream))
 
-    def _flush(self) -> None:
-        records = self.records
+    def flush(self) -> None:
+        """Sends as much as the kernel takes now, unless frames are held back.
+
+        The session's frames share a record with those that wait already: each record that is sent wakes the peer.
+        """
+        records, session = self.records, self.session
+        if session.wants_to_send:
+            if records.congested:
+                self._send()
+            if not records.congested:  # else they wait in the session, where their number is bounded
+                for frame in session.data_to_send():
+                    records.send_frame(frame)
         if not records.all_sent:
-            self._send()
-        if not records.congested and (waiting := self.session.data_to_send()):
-            for frame in waiting:  # else they wait in the session, where their number is bounded
-                records.send_frame(frame)
             self._send()
 
     def _send(self) -> None:

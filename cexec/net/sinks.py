@@ -122,10 +122,9 @@ class JobSinks(dict[int, Sink]):
         """
         done, whole = 0, len(data)
         try:
-            while done < whole:
-                size = sink.write(data[done:] if done else data)
-                if not size:
-                    break
+            done = size = sink.write(data)
+            while done < whole and size:
+                size = sink.write(data[done:])
                 done += size
         except OSError as error:
             self._session.consumed(stream, done)

@@ -117,5 +117,6 @@ class Buffers:
             buffer.close()
 
     def close(self) -> None:
+        """Closes the pipes that are kept; others can be taken all the same."""
         while self._idle:
             self._idle.pop().close()

@@ -121,6 +121,8 @@ class Relay:
             else:
                 self._forwarder.advance(owner, events, now)
         self.handle_timeouts(now)
+        if not self.connections:
+            self._buffers.close()  # an idle relay keeps no pipes
 
     def stop(self, now: float) -> None:
         """Takes no new jobs; the second call ends those that run."""

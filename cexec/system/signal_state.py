@@ -3,7 +3,7 @@
 Contract: a command, and a process of ours that does nothing else, calls `set_at_start` before it starts any process.
 While SIGCHLD is ignored the kernel throws exit statuses away, and `subprocess` then reports 0; while it is blocked
 nobody is told that a child has ended; blocked SIGINT and SIGTERM end nothing.  Signals other than SIGCHLD stay ignored
-if they were: nohup(1) and a shell's background jobs rely on that.
+if they were, since nohup(1) and a shell's background jobs rely on that; services hear SIGTERM all the same.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def parse_duration(text: str, name: str, least: float = 0.0, most: float = LARGE
     if seconds is None:
         raise UsageError(f"{name} is {text!r}, but must be a number of seconds, or a time such as 1m30s, 2h or 500ms")
     if not least <= seconds <= most:
-        limit = f"at least {show_duration(least)}" if seconds < least else f"at most {show_duration(most)}"
+        shortest = show_duration(least) if least >= 0.01 else f"{least:g} s"  # which would be 0.00 s
+        limit = f"at least {shortest}" if seconds < least else f"at most {show_duration(most)}"
         raise UsageError(f"{name} is {text!r}, but must be {limit}")
     return seconds
 

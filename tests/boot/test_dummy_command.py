@@ -73,12 +73,38 @@ def test_a_python_that_does_not_fit_is_named(changes: dict[str, Any], words: str
 
 
 @pytest.mark.parametrize(
-    "lines", [["x"], ["[]"], ["{}", "7"], ['{"version": 3}'], [json.dumps({**GOOD, "version": "x"})]]
+    "lines", [["x"], ["[]"], ["{}", "7"], ["[" * 5000], ['{"version": 3}'], [json.dumps({**GOOD, "version": "x"})]]
 )
 def test_an_answer_that_cannot_be_read_is_a_failure_of_the_host(lines: list[str]) -> None:
     with pytest.raises(HostError) as caught:
         parse(lines)
     assert caught.value.failure.kind in (REMOTE, PYTHON)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": [3, 10**9, 0]},
+        {"version": [3, 100, 0]},
+        {"version": [3, 12, -1]},
+        {"libc": ["glibc", "2.100"]},
+        {"libc": ["glibc", "\u0662.36"]},
+        {"system": "darwin", "mac": ""},
+        {"system": "darwin", "mac": "100.1"},
+        {"system": "darwin", "mac": "14"},
+    ],
+)
+def test_a_version_that_none_has_is_a_failure_of_the_host(changes: dict[str, Any]) -> None:
+    """Regression: the tags for Python 3.1000000000 took all memory, and a Mac without a version ended the whole run."""
+    with pytest.raises(HostError, match="its Python answers what cannot be read") as caught:
+        parse([json.dumps({**GOOD, **changes})])
+    assert caught.value.failure.kind == REMOTE
+
+
+@pytest.mark.parametrize("libc", [["glibc", "2.36.9000"], ["musl", "1.2.5"], ["", ""]])
+def test_a_version_with_more_or_fewer_parts_is_read(libc: list[str]) -> None:
+    """Those who build glibc from its sources have 9000 in the third place."""
+    assert parse([json.dumps({**GOOD, "libc": libc})]).libc == tuple(libc)
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])

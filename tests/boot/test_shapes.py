@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.boot.failures import REMOTE, HostError
-from cexec.boot.shapes import LONGEST_TEXT, RECORD, SEEN, Every, fits, shaped
+from cexec.boot.shapes import LONGEST_TEXT, RECORD, SEEN, Every, fits, read_line, shaped
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -41,6 +41,14 @@ def test_a_value_of_another_shape_is_a_failure_of_the_host(changes: dict[str, An
 @pytest.mark.parametrize("name", [name for name in RECORD])
 def test_every_member_must_be_there(name: str) -> None:
     assert not fits({key: value for key, value in GOOD.items() if key != name}, RECORD)
+
+
+@pytest.mark.parametrize("text", ["", "x", '{"a"', "[" * 100_000, '{"a":' * 100_000, "9" * 5000])
+def test_a_line_that_cannot_be_read_is_a_failure_of_the_host(text: str) -> None:
+    """Regression: a host that answered with brackets without end ended the run of all hosts with a traceback."""
+    with pytest.raises(HostError, match="it answers what cannot be read") as caught:
+        read_line(text)
+    assert caught.value.failure.kind == REMOTE and len(caught.value.failure.text) < 200
 
 
 @given(ANY)

@@ -96,6 +96,22 @@ def test_a_host_that_fails_makes_the_status_one(tmp_path: Path, application: App
     ]  # fmt: skip
 
 
+def test_a_host_that_answers_without_end_does_not_end_the_run_of_the_others(
+    tmp_path: Path, application: Application
+) -> None:
+    """Regression: brackets that are not closed ended it with a traceback."""
+    hostile, ssh = tmp_path / "hostile", tmp_path / "reach"
+    hostile.mkdir()
+    (hostile / "python3").write_text("#!/bin/sh\nprintf '\\n%s ' \"$3\"; yes '[' | head -n 5000 | tr -d '\\n'; echo\n")
+    ssh.write_text(f'#!/bin/sh\ncase "$*" in *" a "*) PATH={hostile}:$PATH exec sh;; esac\nexec {tmp_path}/ssh\n')
+    for file in (hostile / "python3", ssh):
+        file.chmod(0o755)
+    ended = cboot(tmp_path, "--json", "--patience", "0", "--ssh", str(ssh), "-w", "a,b", "app", "cat")
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [(one["host"], one["failure"]) for one in found] == [("a", "remote"), ("b", "refused")], ended.stderr
+    assert found[0]["words"].startswith("it answers what cannot be read: '[[[")
+
+
 def test_no_more_hosts_than_j_are_set_up_at_once(tmp_path: Path, application: Application) -> None:
     """An ssh of ours waits until another one is there, and notes how many there are."""
     ssh = tmp_path / "slow"

@@ -340,7 +340,8 @@ def test_a_call_loads_nothing_that_is_slow(host: ShellHost) -> None:
     plain, _ = loaded_modules([*command("cexec"), os.fspath(host.application.public), "-n"])
     ours = {name for name in loaded - plain if name.startswith("cexec.")}
     of_send_env = {"cexec.system.process", "cexec.system.process.environment"}
-    assert ours <= {"cexec.commands.cexec_ssh", "cexec.commands.ssh_options", *of_send_env}
+    of_slow_jobs = {"cexec.net.carrying", "cexec.system.io.short_waits"}
+    assert ours <= {"cexec.commands.cexec_ssh", "cexec.commands.ssh_options", *of_send_env, *of_slow_jobs}
 
 
 def test_the_launcher_is_that_of_cexec() -> None:

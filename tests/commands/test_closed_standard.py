@@ -32,6 +32,24 @@ def test_output_that_is_closed_is_told(
     assert result.stderr == f"{name}: cannot write to standard output: bad file descriptor\n"
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_page_that_nobody_can_see_is_no_success(option: str) -> None:
+    """Regression: `cexec --version >&-` had status 0."""
+    result = run(">&-", "cexec", option)
+    assert (result.returncode, result.stdout) == (EXIT_TEMPORARY, "")
+    assert result.stderr == "cexec: cannot write to standard output: bad file descriptor\n"
+
+
+def test_settings_that_nobody_can_see_are_no_success() -> None:
+    """Regression: `cexec-ssh -G WORKER >&-` had status 0."""
+    result = run(">&-", "cexec-ssh", "-G", "w")
+    assert (result.returncode, result.stdout, result.stderr) == (
+        255,
+        "",
+        "cexec-ssh: cannot write: bad file descriptor\n",
+    )
+
+
 def test_a_dry_run_whose_output_is_closed(application: Application) -> None:
     result = run(">&-", "cmap", "--dry-run", application.public, "--", "{}", ":::", "a")
     assert (result.returncode, result.stdout) == (255, "")  # lower ones are numbers of failed tasks

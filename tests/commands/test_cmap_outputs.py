@@ -143,3 +143,34 @@ def test_rows_whose_results_meet_through_a_link_replace_nothing(cluster: Cluster
     said = "cmap: rows 1 and 2 have the same result link/out (also called d/out); names must differ\n"
     assert (result.status, result.err) == (100, said)
     assert not os.listdir("d")
+
+
+def test_a_report_that_is_lost_at_the_end_is_no_success(cluster: Cluster) -> None:
+    """Regression: a line told of it, and the status was 0."""
+    result = cluster.run("--report", "/dev/full", ":::", "a")
+    assert (result.status, result.out) == (255, "a\n")
+    assert result.err == "cmap: cannot write /dev/full: no space left on device\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--pipe"], ["--tee", "--slices", "2"]])
+def test_an_input_that_cannot_be_read_is_wrong_use(cluster: Cluster, options: list[str]) -> None:
+    """Regression: --tee called it an output that cannot be written, with 111, and --pipe ended with 255."""
+    told = "cannot read standard input: it was not opened for reading, as under nohup at a terminal"
+    with Path("file").open("wb") as unreadable:
+        argv = cluster.argv(*options)
+        done = subprocess.run(
+            argv, stdin=unreadable, capture_output=True, env=local_environment(), timeout=DEADLINE, text=True
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (100, "", f"cmap: {told}\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--tee", "--slices", "2"]])
+def test_an_input_that_fails_is_told(cluster: Cluster, options: list[str]) -> None:
+    """Regression: with --tee it was an output that cannot be written; otherwise its name was `-`."""
+    with Path("/proc/self/mem").open("rb") as failing:
+        argv = cluster.argv(*options)
+        done = subprocess.run(
+            argv, stdin=failing, capture_output=True, env=local_environment(), timeout=DEADLINE, text=True
+        )
+    assert (done.returncode, done.stdout) == (100, "")
+    assert done.stderr == "cmap: cannot read standard input: input/output error\n"

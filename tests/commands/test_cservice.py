@@ -280,19 +280,21 @@ def shown(ended: subprocess.CompletedProcess[bytes]) -> tuple[dict[str, str], st
     return environment, directory, session, pid
 
 
-def test_a_job_inherits_the_environment_without_what_is_cexecs(application: Application, service: StartService) -> None:
+def test_a_job_inherits_the_environment_without_what_is_cexecs(
+    application: Application, service: StartService, tmp_path: Path
+) -> None:
     removed = {
         "CEXEC_TIMEOUT_ACCEPT": "5", "CEXEC_OF_TOMORROW": "x", "GROUP": "127.0.0.1", "BOOST": "1", "CONCURRENCY": "2",
         "MAXFD": "9", "PEER_OLD": "x",
     }  # fmt: skip
-    worker = service(*SHOW, environment={**removed, "GREETING": "hällo wörld", "HOME": "/nowhere"})
+    worker = service(*SHOW, environment={**removed, "GREETING": "hällo wörld", "HOME": str(tmp_path)})
     found, _, _, _ = shown(application.run("NEW=1"))
     inherited = {
         name: value
         for name, value in psutil.Process(worker.pid).environ().items()
         if name not in removed and not name.startswith("CEXEC_")
     }
-    assert inherited["GREETING"] == "hällo wörld" and inherited["HOME"] == "/nowhere"
+    assert inherited["GREETING"] == "hällo wörld" and inherited["HOME"] == str(tmp_path)
     own = {name: found.pop(name) for name in JOB_VARIABLES}
     assert found.pop("PEER_NEW") == "1"
     inherited.pop("LC_CTYPE", None)

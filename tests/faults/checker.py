@@ -226,9 +226,8 @@ def _check_starts(
 def _check_log(evidence: Evidence, starts: dict[str, list[Start]], ended: dict[str, Ended], verdict: Verdict) -> None:
     """Each job that was started is in the log or stands in a gap, and a closing line tells what the client got."""
     closed = {closing.job: closing for closing in evidence.closings}
-    for worker, jobs in evidence.untold.items():
-        untold = sorted(jobs)[evidence.gaps.get(worker, 0) :]
-        verdict.unaccounted += [f"job {job}, started at {worker}, is in no line of the log" for job in untold]
+    for job, worker in evidence.unaccounted:
+        verdict.unaccounted.append(f"job {job}, started at {worker}, is in no line of the log")
     for one in evidence.submitted:
         if one.way != CEXEC or one.id not in ended or ended[one.id].status != one.status:
             continue

@@ -60,6 +60,13 @@ class Evidence:
                 found.setdefault(worker, set()).add(job)
         return found
 
+    @property
+    def unaccounted(self) -> list[tuple[str, str]]:
+        """Jobs and their workers of which neither a line nor a gap of their own worker tells."""
+        return [
+            (job, worker) for worker, jobs in self.untold.items() for job in sorted(jobs)[self.gaps.get(worker, 0) :]
+        ]
+
     def input(self, job: str) -> Path:
         return self.directory / "in" / job
 

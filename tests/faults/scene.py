@@ -209,8 +209,7 @@ class Scene:
             assert result.returncode == 0, result.stderr
 
     def _accounted(self) -> bool:
-        evidence = self.evidence()
-        return sum(map(len, evidence.untold.values())) <= sum(evidence.gaps.values())
+        return not self.evidence().unaccounted
 
     def _end(self) -> None:
         for worker in self.workers:

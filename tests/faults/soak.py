@@ -35,7 +35,6 @@ from tests.faults.records import Submitted, read_all
 from tests.faults.scene import PATIENCE, Layout, Scene
 from tests.faults.worker import Worker
 from tests.faults.worker_rows import restart
-from tests.relaying import SPARE
 from tests.waiting import comes_true, wait_until
 
 LAYOUT = Layout(networks=((1, 2, 3, 4, 6, 8, 9), (6, 5)), workers=(2, 3, 4, 5), relays=(6,), second_logger=8)
@@ -45,7 +44,7 @@ STEADY = 1  # the place of the worker that is never restarted
 CUT_FOR = 3.0  # seconds
 PAUSE = 2.0  # seconds between two faults
 MEMORY_GROWTH = 20_000_000  # bytes
-SETTLE = 60.0  # seconds in which what the last jobs have used must be given back
+SETTLE = 60.0  # seconds in which what the last jobs have used must be given back; a relay keeps some ports for 20 s
 
 Fault = Callable[[Scene, random.Random], int]
 
@@ -160,10 +159,9 @@ class State:
             processes[0].num_fds(), len(processes), sum(process.memory_info().rss for process in processes)
         )  # fmt: skip
 
-    def grown(self, before: State, spare: int = 0) -> bool:
-        """`spare`: descriptors more that are nothing wrong."""
+    def grown(self, before: State) -> bool:
         return (
-            self.descriptors > before.descriptors + spare
+            self.descriptors > before.descriptors
             or self.processes > before.processes
             or self.memory > before.memory + MEMORY_GROWTH
         )
@@ -235,9 +233,7 @@ def _states(scene: Scene) -> dict[str, State]:
 
 
 def _grown(report: Report, now: dict[str, State]) -> list[str]:
-    """A relay keeps the port of an announcement whose claim was lost for a while."""
-    spare = {RELAY: SPARE}
-    return [name for name, state in now.items() if state.grown(report.before[name], spare.get(name, 0))]
+    return [name for name, state in now.items() if state.grown(report.before[name])]
 
 
 def _submitted(directory: Path) -> int:

@@ -90,7 +90,7 @@ def replayed_after_a_minute(scene: Scene) -> None:
 
 
 MUTED = 12.0  # seconds
-WHY_MUTED = "clients wait for connections that are mute; then both workers rest for each other's sake"
+WHY_MUTED = "clients wait for connections that are mute; then both workers rest because of complaints"
 RELAYED = Plan(bulk=(5_000_000,), everywhere=False, options=("--retries", "5"))
 
 

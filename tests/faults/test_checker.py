@@ -349,6 +349,14 @@ def test_a_gap_accounts_for_as_many_jobs_as_it_has_alerts(account: Account) -> N
     assert account.counts() == {}
 
 
+def test_a_gap_of_another_worker_accounts_for_no_job(account: Account) -> None:
+    """Regression: a row did not wait for the gap of one worker, because there was one of another."""
+    account.job("a")
+    account.crat.write_text("")
+    account.log(event="gap: 1 alert of w2 did not arrive", worker="w2@127.0.0.1", first=3, last=3)
+    assert account.counts() == {"unaccounted": 1} and gather(account.directory).unaccounted
+
+
 def test_a_gap_of_strangers_accounts_for_no_job(account: Account) -> None:
     account.job("a")
     account.crat.write_text("")

@@ -1,5 +1,5 @@
 """All targets: importing this module fills `tests.fuzz.target.TARGETS`."""
 
-from tests.fuzz.targets import calls, clear, files, gates, owners, sealed, system, texts
+from tests.fuzz.targets import calls, clear, files, gates, hosts, owners, sealed, system, texts
 
-__all__ = ["calls", "clear", "files", "gates", "owners", "sealed", "system", "texts"]
+__all__ = ["calls", "clear", "files", "gates", "hosts", "owners", "sealed", "system", "texts"]

@@ -26,10 +26,12 @@ from cexec.protocol.connection.options import FILE, READS, SOCKET, WRITES
 from cexec.protocol.datagrams import alert, datagram, forwarded, joining, presence
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
+from cexec.protocol.datagrams.client_jobs import ClientJob, encode_jobs
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
 from cexec.protocol.datagrams.presence import Presence
 from cexec.protocol.datagrams.requirements import Requirements
 from cexec.worker.jobs import reports
+from tests.fuzz.host_seeds import host_seeds
 from tests.protocol.wires import APPLICATION, INSTANCE, JOB_ID, hello_of, job
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -99,6 +101,10 @@ def _jobs() -> list[Go]:
     return [job(streams=[]), job(), full]
 
 
+def _running() -> list[ClientJob]:
+    return [ClientJob("alice", "10.0.0.1", 7), ClientJob("", "fe80::1", 100_000), ClientJob("\u00fc", "10.0.0.2", 0)]
+
+
 def _exit() -> bytes:
     endings = [Ending(1, WRITES, frames.ENDED, 1), Ending(2, WRITES, frames.ENDED, 0),
                Ending(0, READS, frames.READER_CLOSED, 0)]  # fmt: skip
@@ -161,6 +167,7 @@ def _protocol() -> dict[str, list[bytes]]:
         ],
         "records": [bytes([0, 0, 0, 40]) + bytes(30), bytes([0, 0, 0, 40]) + bytes(40), bytes([0, 0, 15, 255])],
         "packed_record": [b"".join(len(one).to_bytes(4, "big") + one for one in client_frames), bytes(8)],
+        "jobs_of_clients": [encode_jobs(_running(), 255).encode(), b"7\t10.0.0.1\ta\n\n9\t\n9999999999\t\t"],
         "needs": [b"mem=4G\ngpu\narch=x86_64,cpus=2.5"],
     }  # fmt: skip
 
@@ -187,6 +194,7 @@ def _without_checksum(text: bytes) -> bytes:
 
 def _files() -> dict[str, list[bytes]]:
     record = {"mark": "CEXEC_MARK=0-0", "leader": 5, "start": 6, "directory": "/tmp/cexec-job-x", "group": ""}
+    statuses = [b'{"total": 5, "leases": 2, "workers": 1, "paused": false}', b'{"leases": 2}', b'{"paused": true}']
     return {
         "key_file": _key_files(),
         "key_file_with_its_checksum": [_without_checksum(text) for text in _key_files()],
@@ -198,7 +206,15 @@ def _files() -> dict[str, list[bytes]]:
         ],
         "record_of_a_job": [json.dumps(record).encode() + b'\n{"directory": 1}\n', b"[[[[[[[[[[[[", b'{"group": null}'],
         "series": [bytes(16) + (7).to_bytes(8, "big"), b"\xff" * 24, b"short"],
-        "status_of_a_run": [b'{"total": 5, "leases": 2, "workers": 1, "paused": false}', b"[]", b'{"leases": 2}', b"{"],
+        "status_of_a_run": [
+            *(b"process 1 on HERE\n" + status for status in statuses),
+            b"process 7 on elsewhere\n" + statuses[0],
+            b"\n" + statuses[0],
+            b"\n[]",
+            b"\n{",
+            b"process 99999999999 on HERE\n{}",
+            "process \u00b2 on HERE\n{}".encode(),
+        ],
         "journal": [_journal_file()[:4096], b"SQLite format 3\0", b""],
     }
 
@@ -219,6 +235,7 @@ def _system() -> dict[str, list[bytes]]:
             b'-A INPUT -m comment --comment "a \\" b" ! -p tcp --dport 99999999999999999999 -j DROP\n',
         ],
         "proc_files": [proc, piece("0::/²".encode(), b"cpu " + b"9" * 5000, b"a b c d/e", b"MemTotal: 1")],
+        "load_of_a_command": [b"0.5\n", b" 1e-3 more", b"1_0", b"nan", b"-0", b"1e999", b"\xff\x1b[2J", b""],
         "mdns_entries": [b"+ 10.0.0.1 0 3010\n+ fe80::1 2 3010\n- 10.0.0.1 0 3010", b"+ x", b"+ 10.0.0.1 a b"],
         "netlink_dump": [
             (32).to_bytes(4, "little") + (16).to_bytes(2, "little") + bytes(26),
@@ -322,7 +339,7 @@ def _gates() -> dict[str, list[bytes]]:
 
 def seeds() -> dict[str, list[bytes]]:
     """Returns the inputs of each target."""
-    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners(), **_calls(), **_gates()}
+    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners(), **_calls(), **_gates(), **host_seeds()}
 
 
 def main() -> None:

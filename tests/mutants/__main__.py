@@ -101,16 +101,15 @@ def run(chosen: list[Mutant], score: Score, file: Path | None) -> None:
     """Runs one mutant after the other; `file` names those that were killed before."""
     prepare()
     before = set(file.read_text().splitlines()) if file is not None and file.exists() else set()
-    checked: set[frozenset[str]] = set()  # sets of tests: many modules have the same ones
+    limits: dict[frozenset[str], int] = {}  # by tests: many modules have the same ones
     for mutant in chosen:
         module = mutant.module
         if str(mutant) in before:
             score.killed[module] += 1
             continue
-        if (tests := frozenset(MIRRORS[module])) not in checked:
-            check(module, MIRRORS[module])
-            checked.add(tests)
-        if verdict(mutant, MIRRORS[module]) == KILLED:
+        if (tests := frozenset(MIRRORS[module])) not in limits:
+            limits[tests] = check(module, MIRRORS[module])
+        if verdict(mutant, MIRRORS[module], limits[tests]) == KILLED:
             score.killed[module] += 1
             if file is not None:
                 with file.open("a") as text:

@@ -12,8 +12,6 @@ DECISIONS = "cexec.protocol.decisions"
 
 _OURS = "a number that is ours to choose; the tests take it from the code"
 _TYPE = "the name of a type: only mypy, and the modules that import it, can see that it is gone"
-_ROOM = "more room than is needed; less would be seen"
-
 _SAME = "it means the same"
 
 EXPLAINED: dict[str, str] = {
@@ -33,8 +31,21 @@ EXPLAINED: dict[str, str] = {
     f"{DECISIONS}.remembered: self._sequence += 1 -> pass in: self._sequence += 1": (
         f"{_SAME}: two timers of one moment are ordered by identities then"
     ),
+    f"{DECISIONS}.remembered: 1 -> 2 in: self._sequence += 1": f"{_SAME}: the numbers only have to grow",
+    f"{DECISIONS}.remembered: 1.0 -> 2.0 in: self.began = -1.0  # when its turn began, -1 if it has none": (
+        f"{_SAME}: it is only compared with zero"
+    ),
     f"{DECISIONS}.bid: self._now = now -> pass in: self._now = now (4)": (
         f"{_SAME}: what a claim changes goes through a call that sets it, too"
+    ),
+    f"{DECISIONS}.bid: if standing == Standing.PROVED: -> if False: in: if standing == Standing.PROVED:": (
+        f"{_SAME}: it bids again at once, as one that is proved, and its words are forgiven when it connects"
+    ),
+    f"{DECISIONS}.bid: -1.0 -> 1.0 in: announcement.began = -1.0 (2)": (
+        f"{_SAME}: nobody asks for the turn of a job that has started"
+    ),
+    f"{DECISIONS}.bid: announcement.began = -1.0 -> pass in: announcement.began = -1.0": (
+        f"{_SAME}: it waits again, and its next turn begins with the next connection"
     ),
     f"{DECISIONS}.bid: announcement.began = -1.0 -> pass in: announcement.began = -1.0 (3)": (
         f"{_SAME}: its next turn begins before anybody asks for that again"
@@ -46,6 +57,9 @@ EXPLAINED: dict[str, str] = {
     ),
     f"{DECISIONS}.unproved: 100.0 -> 101.0 in: WORDS_RATE, WORDS_BURST = 50.0, 100.0  # datagrams a second to one "
     "unproved source (ours), and at once": _OURS,
+    f"{DECISIONS}.unproved: 0 -> 1 in: return self._spent.get(identity, 0) == _TRIED | _TOLD": (
+        f"{_SAME}: something is left both to whoever has had nothing and to whoever has had a connection"
+    ),
     f"{DECISIONS}.unproved: 10.0 -> 11.0 in: SPARE_WORDS_RATE, SPARE_WORDS_BURST = 10.0, 20.0  # likewise": _OURS,
     f"{DECISIONS}.bid: -inf -> inf in: self._now = -inf": (
         f"{_SAME}: nothing waits before the first call, and each call sets the time"
@@ -62,9 +76,14 @@ EXPLAINED: dict[str, str] = {
     f"{CONNECTION}.session_states: 1 -> 2 in: NONE = -1  # the number of no job": (
         f"{_SAME}: the number of a job is a byte, so no number below 0 is one"
     ),
-    f"{CONNECTION}.session: if half is None or data[1] != self._jobs.current: -> if True: in: "
-    "if half is None or data[1] != self._jobs.current:": (
-        f"{_SAME}: usual data then goes the long way of every frame, which only takes longer"
+    f"{CONNECTION}.session: 0 -> 1 in: if half is None or half.state != OPEN or not 0 < size <= half.window:": (
+        f"{_SAME}: usual data of one byte then goes the long way of every frame, which only takes longer"
+    ),
+    f"{CONNECTION}.records: if len(self._frames) == 1: -> if False: in: "
+    "if len(self._frames) == 1:  # the usual case": f"{_SAME}: the way of several frames makes the same record of one",
+    f"{CONNECTION}.records: 8192 -> 8193 in: "
+    "SHORT_DATA = 8192  # bytes (ours) of a stream that are copied, so that they share a record with other frames": (
+        _OURS
     ),
     f"{CONNECTION}.frames: 1 -> 2 in: previous = -1": f"{_SAME}: no stream has a number below 0",
     f"{CONNECTION}.session: if stage not in TRANSITIONS[self.stage]: -> if False: in: "
@@ -75,11 +94,15 @@ EXPLAINED: dict[str, str] = {
     "if received[:4] == OPENING[:4] and len(received) > 4 and received[4] != VERSION:": (
         f"{_SAME}: four bytes that begin like an opening do not differ from it"
     ),
+    f"{BASE}.wire: if not data: -> if False: in: if not data:": f"{_SAME}: no bytes are an empty text anyway",
+    f"{BASE}.certificate: b'' -> b'!' in: "
+    'certificate = cls(role, name, serial, not_before, not_after, public_key, b"")': (
+        f"{_SAME}: the signature, which is not signed itself, takes its place in the next line"
+    ),
     f"{BASE}.wire: Bytes = bytes | bytearray | memoryview -> pass in: Bytes = bytes | bytearray | memoryview": _TYPE,
     f"{CONNECTION}.records: 2 -> 3 in: SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other": (
         _OURS
     ),
     f"{CONNECTION}.records: 64 -> 65 in: MAXIMUM_WAITING = 64  # records or frames (ours) that may wait to be sent; "
     "then a driver must not add any": _OURS,
-    f"{CONNECTION}.records: 2 -> 3 in: larger = memoryview(bytearray(2 * (RECORD_HEADER + self._proved_box)))": _ROOM,
 }

@@ -1,9 +1,10 @@
 """Runs the tests against one mutant, in a process of its own.
 
 Contract: `prepare()` once, then `verdict(mutant)` for each: KILLED if a test fails or the module cannot be imported,
-SURVIVED if all tests pass, KILLED too if they take TOO_LONG of the CPU, because the mutant never ends.  A mutant runs
-in a fork of this process, which has pytest and Hypothesis in memory and no module of cexec.  Its memory is bounded.  It
-cannot touch anything else: the mutated modules do no input and output, which the import contracts see to.
+SURVIVED if all tests pass, KILLED too if they take more than `limit` seconds of the CPU, because the mutant never ends.
+`check` returns a limit for the machine at hand.  A mutant runs in a fork of this process, which has pytest and
+Hypothesis in memory and no module of cexec.  Its memory is bounded.  It cannot touch anything else: the mutated modules
+do no input and output, which the import contracts see to.
 `ToolError` if a run says nothing about the mutant.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import math
 import os
 import resource
 import sys
@@ -26,7 +28,8 @@ from tests.mutants.mutations import Mutant, compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED, SURVIVED = "killed", "survived"
-TOO_LONG = 20  # seconds of CPU; the tests of one module take a few
+LONGEST = 300  # seconds of CPU that the tests of one module may take without a mutation
+TOO_LONG = 2.5  # times as long as without a mutation
 MOST_MEMORY = 4 << 30  # bytes of address space
 EXAMPLES = 20  # that Hypothesis tries: always the same ones, so that a score can be had again
 OPTIONS = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest", "-o", "addopts=",
@@ -57,16 +60,16 @@ def prepare() -> None:
     settings.load_profile("mutants")
 
 
-def verdict(mutant: Mutant, tests: Sequence[str]) -> str:
+def verdict(mutant: Mutant, tests: Sequence[str], limit: int) -> str:
     """Runs the tests against the mutant."""
     path, source = source_of(mutant.module)
-    return judge(mutant.module, compiled(mutant, source, str(path)), tests)
+    return judge(mutant.module, compiled(mutant, source, str(path)), tests, limit)
 
 
-def judge(module: str, code: CodeType, tests: Sequence[str]) -> str:
+def judge(module: str, code: CodeType, tests: Sequence[str], limit: int) -> str:
     """Runs the tests against this code in place of the module's."""
     path, _ = source_of(module)
-    status = in_fork(lambda: _run(module, str(path), code, tests))
+    status = in_fork(lambda: _run(module, str(path), code, tests, limit))
     if os.WIFSIGNALED(status):
         return KILLED  # by the limit of its CPU, or by a fault of its own
     match os.WEXITSTATUS(status):
@@ -82,12 +85,22 @@ def judge(module: str, code: CodeType, tests: Sequence[str]) -> str:
             raise ToolError(f"pytest ended with {other} for {module}")
 
 
-def check(module: str, tests: Sequence[str]) -> None:
-    """Raises `ToolError` unless the tests pass with the module as it is: else every mutant would seem to be killed."""
+def check(module: str, tests: Sequence[str]) -> int:
+    """Raises `ToolError` unless the tests pass with the module as it is: else every mutant would seem to be killed.
+
+    Returns the seconds of CPU time that they may take with a mutant of it.
+    """
     path, source = source_of(module)
     code = compile(source, str(path), "exec", dont_inherit=True)
-    if in_fork(lambda: _run(module, str(path), code, tests)):
+    before = _used()
+    if in_fork(lambda: _run(module, str(path), code, tests, LONGEST)):
         raise ToolError(f"the tests of {module} do not pass without any mutation")
+    return math.ceil(TOO_LONG * (_used() - before))
+
+
+def _used() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def in_fork(work: Callable[[], int]) -> int:
@@ -104,8 +117,8 @@ def in_fork(work: Callable[[], int]) -> int:
         os._exit(pytest.ExitCode.INTERNAL_ERROR)
 
 
-def _run(module: str, path: str, code: CodeType, tests: Sequence[str]) -> int:
-    resource.setrlimit(resource.RLIMIT_CPU, (TOO_LONG, TOO_LONG + 5))
+def _run(module: str, path: str, code: CodeType, tests: Sequence[str], limit: int) -> int:
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     sys.meta_path.insert(0, _Finder(module, path, code))
     for file in tests:  # one after the other: mostly the first one sees the mutant, and the others need not be read

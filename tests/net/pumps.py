@@ -20,18 +20,19 @@ from cexec.system.io.fds import Sink, Source
 from tests.protocol.wires import job, record_pair
 
 DEADLINE = 20.0  # seconds until a test gives up
+BLOCKED = 0.2  # seconds that a step must have waited to have waited at all
 TURN = 0.01  # seconds that a side waits for the other
 
 
 class Pair:
     """`happened` holds the events of each side, without the two that started the job."""
 
-    def __init__(self, *, tcp: bool = False) -> None:
+    def __init__(self, *, tcp: bool = False, packed: bool = False) -> None:
         now = time.monotonic()
         ends = tcp_pair() if tcp else socket.socketpair()
         for end in ends:
             end.setblocking(False)
-        records = record_pair(aead_names()[0])
+        records = record_pair(aead_names()[0], packed=packed)
         self.client = Pump(ends[0], records[0], Session(worker=False, now=now))
         self.worker = Pump(ends[1], records[1], Session(worker=True, now=now))
         self.happened: dict[Pump, list[Event | Trouble]] = {self.client: [], self.worker: []}

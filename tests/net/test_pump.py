@@ -6,7 +6,6 @@ import errno
 import gc
 import os
 import socket
-import threading
 import time
 import tracemalloc
 import weakref
@@ -17,30 +16,22 @@ import pytest
 
 from cexec.client.attempt.inputs import Budget, SpoolSource
 from cexec.errors import DisconnectedError, ProtocolError
-from cexec.net.pump import CARRIED, LEAST_CREDIT, Pump, Trouble
+from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.records import MAXIMUM_WAITING
+from cexec.protocol.connection.records import MAXIMUM_WAITING, SHORT_DATA
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.connection.silence import ANSWERS, QUIET
 from cexec.system.io import fds, opened_fds
 from cexec.system.io.fds import EmptySource, FileSource, Sink, Source
 from cexec.system.io.opened_fds import open_sink
-from tests.net.pumps import Pair, Reader, pipe_sink, pipe_source
+from tests.net.pumps import BLOCKED, Pair, Reader, pipe_sink, pipe_source
 from tests.protocol.wires import record_pair
 
 pytestmark = pytest.mark.usefixtures("process_end")
 
 PIPE = 64 * 1024  # bytes that an empty pipe takes
-BLOCKED = 0.2  # seconds that a step must have waited to have waited at all
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.close()
 
 
 @pytest.fixture
@@ -73,6 +64,25 @@ def waits(pair: Pair, side: str) -> bool:
 
 
 # What goes in comes out
+
+
+@pytest.mark.parametrize(("size", "shared"), [(1, True), (4096, True), (SHORT_DATA, True), (SHORT_DATA + 1, False)])
+def test_short_output_that_is_held_back_shares_a_record_with_what_follows(size: int, shared: bool) -> None:
+    """4 KB of output cost a task a segment each way, and a wake-up of its client."""
+    pair, data = Pair(packed=True), os.urandom(size)
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    pair.worker.sources[1] = pipe_source(reading)
+    pair.worker.hold_back()
+    while 1 in pair.worker.sources:
+        pair.step(pair.worker)
+    assert pair.worker.held is shared
+    pair.worker.let_go()
+    arrived = pair.client.connection.recv(1 << 20)
+    first = RECORD_HEADER + int.from_bytes(arrived[:RECORD_HEADER], "big")
+    assert (first == len(arrived)) is shared and len(arrived) > size
+    pair.close()
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, MAXIMUM_DATA - 1, MAXIMUM_DATA, MAXIMUM_DATA + 1, 5_000_000])
@@ -355,49 +365,6 @@ def test_a_peer_that_hangs_up_in_the_middle_of_a_record_is_an_error(pair: Pair) 
     with pytest.raises(DisconnectedError, match="in the middle of a record"):
         pair.step(pair.client)
         pair.step(pair.client)
-
-
-# Carrying on
-
-
-def carry(side: Pump, timeout: float | None) -> tuple[list[Event | Trouble], float]:
-    """Returns its events, and how long it took."""
-    began = time.monotonic()
-    return side.carry(timeout), time.monotonic() - began
-
-
-def test_carry_goes_on_while_bytes_come_and_ends_when_none_do(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cexec.net.pump.CARRIED", BLOCKED)
-    reading, writing = os.pipe()
-    pair.client.sources[0] = pipe_source(reading)
-    os.write(writing, b"one")
-    threading.Timer(BLOCKED / 2, os.write, (writing, b"two")).start()
-    found, seconds = carry(pair.client, None)
-    assert found == [] and seconds >= 0.9 * BLOCKED
-    assert pair.client.session.outgoing[0].count == 6  # a step takes what is there and returns
-
-
-def test_carry_lasts_no_longer_than_its_owner_can_wait(pair: Pair) -> None:
-    reading, writing = os.pipe()
-    pair.client.sources[0] = pipe_source(reading)
-    os.write(writing, b"one")
-    assert 0.9 * BLOCKED <= carry(pair.client, BLOCKED)[1] < CARRIED
-    assert carry(pair.client, 0.0)[1] < BLOCKED
-
-
-@pytest.mark.parametrize("what", ["an event", "a watched descriptor"])
-def test_carry_ends_with_what_its_owner_has_to_know(pair: Pair, what: str) -> None:
-    reading, writing = os.pipe()
-    watched, signal = os.pipe()
-    pair.client.sources[0] = pipe_source(reading)
-    pair.client.watch(watched)
-    os.write(writing, b"one")
-    ends = (lambda: os.write(signal, b"x")) if what != "an event" else lambda: os.close(writing)
-    threading.Timer(BLOCKED / 4, ends).start()
-    found, seconds = carry(pair.client, 10.0)
-    assert seconds < CARRIED
-    assert [event.kind for event in found if isinstance(event, Event)] == ([frames.END] if what == "an event" else [])
-    assert pair.client.ready == (set() if what == "an event" else {watched})
 
 
 @pytest.mark.parametrize("sender", ["worker", "client"])

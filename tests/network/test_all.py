@@ -68,6 +68,52 @@ def test_every_worker_gets_the_same_input_and_the_largest_status_counts(crew: Cr
     assert sorted(errors.splitlines()) == ["ann: oops", "bob: oops", "cexec: worker cid: status 3", "dan: oops"]
 
 
+def test_without_an_input_every_program_reads_its_end(crew: Crew, application: Application) -> None:
+    """Regression: with -n a program that reads its input waited for ever."""
+    client, _ = crew("cat; echo end", size=2)
+    process = start(application, client, "-n", "--tag", stdin=None)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (sorted(output.splitlines()), errors) == (["ann: end", "bob: end"], "")
+
+
+def test_an_input_that_was_not_opened_for_reading_is_empty(
+    crew: Crew, application: Application, tmp_path: Path
+) -> None:
+    """Regression: nohup opens it so; `cexec --all` waited for ever, and later failed, also if no program read."""
+    client, _ = crew("cat; echo end", size=1)
+    with (tmp_path / "file").open("w") as unreadable:
+        process = start(application, client, stdin=unreadable)
+        said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, *said) == (0, "end\n", "")
+
+
+def test_an_input_that_cannot_be_read_is_told(crew: Crew, application: Application) -> None:
+    """Regression: the line said of the first read that the input could not be read again."""
+    client, _ = crew("cat; echo end", size=1)
+    with Path("/proc/self/mem").open("rb") as unreadable:
+        process = start(application, client, stdin=unreadable)
+        said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, *said) == (111, "", "cexec: cannot read from standard input: input/output error\n")
+
+
+def test_a_system_call_that_fails_is_told_in_one_line(crew: Crew, application: Application) -> None:
+    """Regression: it was a traceback, here of a file that has no offset."""
+    client, _ = crew("cat; echo end", size=1)
+    with Path("/proc/self/ns/net").open("rb", buffering=0) as unseekable:
+        process = start(application, client, stdin=unseekable)
+        said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, *said) == (111, "", "cexec: a system call failed: illegal seek\n")
+
+
+def test_a_line_of_ours_that_nobody_takes_ends_no_program(crew: Crew, application: Application) -> None:
+    """Regression: with 2> /dev/full the line about bob ended ann's program, and the status was 111."""
+    client, _ = crew("sleep 0.5; echo end", bob="exit 3", size=2)
+    with Path("/dev/full").open("w") as full:
+        process = start(application, client, stdin=subprocess.DEVNULL, stderr=full)
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (3, "end\n")
+
+
 def test_output_comes_in_the_order_of_finishing(crew: Crew, application: Application, tmp_path: Path) -> None:
     ann, bob = (f"until test -e {tmp_path}/{name}; do sleep 0.05; done" for name in ("ann", "bob"))
     client, services = crew("cat", ann=f"echo 3; {ann}; echo slow", bob=f"{bob}; echo 2", cid="echo 1")

@@ -21,7 +21,8 @@ from tests.service import Application, Service
 from tests.terminal import Terminal
 from tests.waiting import PATIENCE, all_asleep, wait_until
 
-SCRIPT = "trap '' INT HUP; exec \"$@\""  # what a shell without job control and nohup do to what they start
+INT_HUP_IGNORED = "trap '' INT HUP; exec \"$@\""  # what a shell without job control and nohup do to what they start
+ALL_IGNORED = "trap '' HUP INT QUIT TERM; exec \"$@\""
 PROGRAM = ["sh", "-c", 'echo ready; read line; echo "got $line"']
 
 
@@ -56,29 +57,52 @@ def own_processes(service: Service) -> list[psutil.Process]:
     return [p for p in map(psutil.Process, service.pids()) if "cservice" in " ".join(p.cmdline())]
 
 
-@pytest.mark.parametrize(
+SERVICES = pytest.mark.parametrize(
     "words",
     [("cservice", "SECRET", "cat"), ("crat", "PUBLIC"), ("cproxy", "127.0.0.1", "127.0.0.255")],
     ids=lambda w: w[0],
 )
-def test_sigint_and_sighup_that_were_ignored_stay_ignored(words: tuple[str, ...], application: Application) -> None:
-    """Regression: `cservice app cat &` in a script died of the Ctrl-C that was meant for the script."""
+
+
+@contextmanager
+def behind(script: str, words: tuple[str, ...], application: Application) -> Iterator[subprocess.Popen[bytes]]:
+    """A service of SERVICES that such a shell starts, as soon as it waits; it is killed at the end."""
     paths = {"PUBLIC": application.public, "SECRET": application.secret}
-    argv = ["sh", "-c", SCRIPT, "sh", *command(words[0], *(paths.get(word, word) for word in words[1:]))]
+    argv = ["sh", "-c", script, "sh", *command(words[0], *(paths.get(word, word) for word in words[1:]))]
     process = subprocess.Popen(argv, env=local_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_until(lambda: signal.SIGTERM in signals(process.pid, "SigCgt") and all_asleep(process.pid))
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def end_by_sigterm(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+@SERVICES
+def test_sigint_and_sighup_that_were_ignored_stay_ignored(words: tuple[str, ...], application: Application) -> None:
+    """Regression: `cservice app cat &` in a script died of the Ctrl-C that was meant for the script."""
+    with behind(INT_HUP_IGNORED, words, application) as process:
         assert {signal.SIGINT, signal.SIGHUP} <= signals(process.pid, "SigIgn")
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: process.poll() is not None or all_asleep(process.pid))
         assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.communicate()
+        end_by_sigterm(process)
+
+
+@SERVICES
+def test_sigterm_ends_what_was_started_with_all_signals_ignored(
+    words: tuple[str, ...], application: Application
+) -> None:
+    """Regression: a worker whose caller ignored SIGTERM could be ended by SIGKILL only."""
+    with behind(ALL_IGNORED, words, application) as process:
+        end_by_sigterm(process)
 
 
 def test_a_worker_whose_terminal_goes_away_drains_and_says_so(application: Application, tmp_path: Path) -> None:

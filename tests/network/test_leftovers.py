@@ -17,14 +17,23 @@ RSS_GROWTH = 2_000_000  # bytes that the heap of a Python process varies by
 TIME_WAIT = "TIME_WAIT"  # a connection that is over, which the kernel remembers for a minute
 
 
-class Footprint:
-    """What there is on this machine, as far as a worker or its jobs could have left it."""
+def open_sockets() -> set[tuple[object, ...]]:
+    every = psutil.net_connections("inet")
+    return {(one.type, one.laddr, one.raddr, one.pid, one.fd) for one in every if one.status != TIME_WAIT}
 
-    def __init__(self, worker: Service, directories: list[Path]) -> None:
+
+class Footprint:
+    """What there is on this machine, as far as a worker or its jobs could have left it.
+
+    `others`: the sockets that there were before the worker.  Earlier tests left them, and they may go at any time.
+    """
+
+    def __init__(self, worker: Service, directories: list[Path], others: set[tuple[object, ...]]) -> None:
+        self.others = others
         self.counts = {
             "descriptors": worker.descriptors(),
             "processes": len(worker.started()),
-            "sockets": sum(one.status != TIME_WAIT for one in psutil.net_connections("inet")),
+            "sockets": len(open_sockets() - others),
             "files": sorted(str(path) for directory in directories for path in directory.rglob("*")),
         }
         self.memory = psutil.Process(worker.pid).memory_info().rss
@@ -44,24 +53,27 @@ def leaves_nothing(application: Application, service: StartService, tmp_path: Pa
     started: list[tuple[Service, Footprint]] = []
 
     def start(*program: str, options: tuple[str, ...] = ()) -> Service:
+        others = open_sockets()
         worker = service(*program, options=options, environment=environment)
         for _ in range(10):
             assert application.run().returncode == 0
-        started.append((worker, settled(worker, directories)))
+        started.append((worker, settled(worker, directories, others)))
         return worker
 
     yield start
     for worker, before in started:
-        settled(worker, directories, before).check(before)
+        settled(worker, directories, before.others, before).check(before)
 
 
-def settled(worker: Service, directories: list[Path], before: Footprint | None = None) -> Footprint:
+def settled(
+    worker: Service, directories: list[Path], others: set[tuple[object, ...]], before: Footprint | None = None
+) -> Footprint:
     """The footprint when it is as before, or when it stays: a job's process tidies up after its client has gone."""
     looks: list[Footprint] = []
 
     def look() -> bool:
         quiet = before is not None or all_asleep(*worker.pids())
-        looks.append(Footprint(worker, directories))
+        looks.append(Footprint(worker, directories, others))
         expected = before or (looks[-2] if looks[1:] else None)
         return quiet and expected is not None and looks[-1].counts == expected.counts
 

@@ -71,6 +71,19 @@ def test_a_job_passes_with_all_that_belongs_to_it(
     assert int(line["to_worker"]) > len(data) and int(line["to_client"]) > len(data) and "ended" not in line
 
 
+def test_an_idle_relay_keeps_nothing_of_its_jobs(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
+) -> None:
+    """Regression: up to 32 pipes were kept for the next jobs.  A socket to pass datagrams on comes with the first."""
+    made = lab(ROW)
+    relay = proxy(made.host(2))
+    service("cat", host=made.host(3))
+    idle = relay.descriptors() + 1
+    for _ in range(3):
+        assert application.run(input=bytes(1_000_000), host=made.host(1)).stdout == bytes(1_000_000)
+    wait_until(lambda: relay.descriptors() <= idle, explain=lambda: f"{relay.descriptors()} descriptors, {idle} idle")
+
+
 def test_a_job_passes_in_the_other_direction(
     application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
 ) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,25 +22,28 @@ import pytest
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from cexec.protocol.decisions.slots import STALLED_TRIES
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.lab import Host, Lab
 from tests.relaying import Capture, traffic
-from tests.service import Application
+from tests.service import Application, Service
 from tests.waiting import wait_until
 
 VICTIM = "10.77.0.{}"  # and a number from FIRST on
 FIRST, VICTIMS = 100, 100
+FALSE_SOURCES = [VICTIM.format(FIRST + number) for number in range(VICTIMS)]
 PORT = 41_000
 SYNS = 3  # of one connection attempt
+SYN_SENT = "02"  # the state in /proc/net/tcp
 ACCEPT = 8.0  # seconds that a client waits while it knows of no worker
 ANNOUNCEMENT = 340  # bytes; what else an idle host sends has less than 100
-BEFORE = 10.0  # seconds: 40 replays made an honest job wait for 12 to 15
+ATTEMPTS = 3  # for a machine so slow that a connection to a victim fails while an honest client starts
 
-# Sends each line of standard input, a source address and a datagram, to the broadcast address.
+# Sends each line of standard input, a source address and a datagram, to the broadcast address, so many seconds apart.
 SPOOF = """
-import socket, struct, sys
+import socket, struct, sys, time
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 for line in sys.stdin:
@@ -46,19 +52,26 @@ for line in sys.stdin:
     udp = struct.pack("!4H", 5000, PORT, 8 + len(data), 0) + data
     addresses = socket.inet_aton(source) + socket.inet_aton("10.77.0.255")
     raw.sendto(struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + addresses + udp, ("10.77.0.255", 0))
+    time.sleep(float(sys.argv[1]))
 """.replace("PORT", str(UDP_PORT))
 
 
 def recorded(application: Application, count: int) -> list[bytes]:
+    """Announcements of an hour ago."""
     key = read_key(os.fspath(application.public), (ClientKey,))
-    made = [SealedAnnouncement(key, job_id=os.urandom(IDENTITY_SIZE), attempt=1) for _ in range(count)]
+    clock = int(1000 * (time.time() - 3600.0))
+    made = [SealedAnnouncement(key, job_id=os.urandom(IDENTITY_SIZE), attempt=1, clock=clock + n) for n in range(count)]
     return [sealed.datagram(0, PORT, MAXIMUM_HOPS) for sealed in made]
 
 
-def replay(attacker: Host, datagrams: Sequence[bytes]) -> None:
+def replay(attacker: Host, datagrams: Sequence[bytes], sources: Sequence[str] = FALSE_SOURCES) -> None:
     """Sends each one from another false address."""
-    lines = [f"{VICTIM.format(FIRST + number % VICTIMS)} {data.hex()}" for number, data in enumerate(datagrams)]
-    attacker.run([sys.executable, "-c", SPOOF], input="\n".join(lines), text=True, check=True)
+    attacker.run([sys.executable, "-c", SPOOF, "0"], input=spoofed(datagrams, sources), text=True, check=True)
+
+
+def spoofed(datagrams: Sequence[bytes], sources: Sequence[str] = FALSE_SOURCES) -> str:
+    """The standard input of SPOOF."""
+    return "\n".join(f"{sources[number % len(sources)]} {data.hex()}" for number, data in enumerate(datagrams))
 
 
 def make(lab: MakeLab) -> Lab:
@@ -104,20 +117,63 @@ def test_one_recorded_datagram_causes_one_connection_and_one_datagram(
     assert 1 <= syns <= SYNS and datagrams == 1, (heads, worker.lines)
 
 
-@pytest.mark.parametrize("count", [40, 400])
+@dataclass(frozen=True)
+class Flood:
+    """So many recordings, and so many seconds between two of them.  `tries`: how many connections it keeps begun."""
+
+    count: int
+    pause: float
+    tries: int
+
+    @contextmanager
+    def from_host(self, attacker: Host, application: Application) -> Iterator[None]:
+        datagrams = recorded(application, self.count)
+        with tempfile.TemporaryFile("w+") as file:
+            file.write(spoofed(datagrams))
+            file.seek(0)
+            with attacker.popen([sys.executable, "-c", SPOOF, str(self.pause)], stdin=file) as sender:
+                yield
+                sender.kill()
+
+
+FLOODS = {
+    "40 at once": Flood(40, 0.0, 1),
+    "400 at once": Flood(400, 0.0, 1),
+    "one after the other": Flood(1000, 0.01, 1 + STALLED_TRIES),  # the worker begins no more than these
+}
+
+
+def begun(worker: Service) -> int:
+    """The connections of a worker's host that nobody has answered yet."""
+    lines = Path(f"/proc/{worker.process.pid}/net/tcp").read_text().splitlines()
+    return sum(line.split()[3] == SYN_SENT for line in lines[1:])
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_replays_do_not_keep_an_honest_job_from_its_worker(
-    count: int, application: Application, lab: MakeLab, service: StartService
+    flood: Flood, application: Application, lab: MakeLab, service: StartService
 ) -> None:
-    """Regression: 40 of them made it wait for 15 s, and 400 killed it."""
+    """It starts before any of the connections to false addresses has failed.
+
+    Regression: it had to wait for many of them, so that 40 replays cost it 15 s, and 400 its life.  A steady flood
+    takes each connection that a worker may begin to whoever has proved nothing: only a client that has proved that it
+    receives is served then.
+    """
     made = make(lab)
     worker = service("echo", "done", options=["-j", "1"], host=made.host(2))
-    replay(made.host(3), recorded(application, count))
-    start = time.monotonic()
-    ended = application.run(host=made.host(1))
-    took = time.monotonic() - start
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"done\n", b"")
-    assert took < BEFORE
-    worker.wait_for("unreachable")  # so they were there
+    events: list[str] = []
+    for _ in range(ATTEMPTS):
+        before = len(worker.lines)
+        with flood.from_host(made.host(3), application):
+            wait_until(lambda: begun(worker) >= flood.tries, pause=0.005)
+            ended = application.run(host=made.host(1))
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"done\n", b"")
+        wait_until(lambda: not begun(worker))
+        worker.wait_for("unreachable")  # so they were there
+        events = [line.split()[1] for line in worker.lines[before:]]
+        if "unreachable" not in events[: events.index("started")]:
+            return
+    raise AssertionError(events)
 
 
 def test_replays_do_not_keep_a_client_that_waits_from_its_slot(

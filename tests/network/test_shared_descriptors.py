@@ -6,6 +6,7 @@ was read by two streams.  The program got a part of its input and the job ended 
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import socket
@@ -29,6 +30,7 @@ AMOUNT = 400_000
 TIMEOUT = 30.0
 TWO_WAY = ("tty", "socketpair", "tcp")
 FARTHEST = 9
+HIGH = 100  # from here on are the numbers of the object in the process that becomes the client
 
 
 class Object:
@@ -79,8 +81,10 @@ class Object:
 def run(shell: Shell, script: str, thing: Object, pair: tuple[int, int]) -> subprocess.Popen[bytes]:
     """A client whose descriptors of `pair` are the object; the other standard ones are /dev/null or pipes to us."""
     argv, environment = shell.client(script)
-    first, second = (os.dup2(fd, 100 + at, inheritable=True) for at, fd in enumerate((thing.theirs, thing.second())))
-    os.close(thing.theirs)
+    both = (thing.theirs, thing.second())
+    first, second = (fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH) for fd in both)
+    for fd in both:
+        os.close(fd)
     outer = (
         "import os, sys\n"
         f"os.dup2({first}, {pair[0]}); os.dup2({second}, {pair[1]}); os.close({first}); os.close({second})\n"

@@ -119,7 +119,7 @@ def type_numbers(module: str) -> set[str]:
 LABELS = set().union(*map(labels_of, sources().values()))
 MARKED = {f"{module}.{name}" for module, source in sources().items() for name in marked_constants(source)}
 NOT_ON_THE_WIRE = {"datagram.VERSION", "datagram.KIND_AT", "datagram.MAC1_START", "datagram.INNER_START",
-                   "frames.EXIT_HEAD", "frames.ENDING_SIZE", "hello.THOUSANDTHS",
+                   "frames.EXIT_HEAD", "frames.STREAM_FRONT", "frames.ENDING_SIZE", "hello.THOUSANDTHS",
                    "presence.MAXIMUM_FOLLOWED"}  # fmt: skip
 
 

@@ -124,7 +124,8 @@ SENTENCES = [
     f"periods of {n(proof.PROOF_PERIOD)} s",
     f"at most one PROOF every {ms(proofs.INTERVAL)} ms",
     f"gets at most {n(unproved.TRIES_RATE)} unproved connections a second ({n(unproved.TRIES_BURST)} at once) and "
-    f"{n(unproved.WORDS_RATE)} unproved datagrams a second ({n(unproved.WORDS_BURST)} at once)",
+    f"{n(unproved.WORDS_RATE)} unproved datagrams a second ({n(unproved.WORDS_BURST)} at once), and besides "
+    f"{n(unproved.ANSWERS_RATE)} REFUSED and answers to censuses ({n(unproved.ANSWERS_BURST)} at once)",
     f"for the last {n(unproved.MAXIMUM_SPENT)} announcements",
     f"one connection in {n(1 / unproved.SPARE_TRIES_RATE)} s ({n(unproved.SPARE_TRIES_BURST)} at once) and "
     f"{n(unproved.SPARE_WORDS_RATE)} datagrams in 1 s ({n(unproved.SPARE_WORDS_BURST)} at once)",
@@ -205,7 +206,8 @@ SENTENCES = [
 ]  # fmt: skip
 
 OF_SECURITY = [
-    f"{n(unproved.TRIES_RATE)} such connections and {n(unproved.WORDS_RATE)} such datagrams a second from one worker",
+    f"{n(unproved.TRIES_RATE)} such connections and {n(unproved.WORDS_RATE + unproved.ANSWERS_RATE)} such datagrams a "
+    "second from one worker",
     f"one connection in {n(1 / unproved.SPARE_TRIES_RATE)} s and {n(unproved.SPARE_WORDS_RATE)} datagrams a second",
     f"are seldom answered, one in {n(1 / found_hosts.PATIENT_RATE)} s",
     f"try {n(new_addresses.MOST_NEW)} ports of hosts on that link, and {n(60 * new_addresses.NEW_RATE)} more a minute",

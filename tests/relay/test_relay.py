@@ -17,6 +17,7 @@ from cexec.net.sockets import TcpListener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, forwarded
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.datagrams.datagram import ANNOUNCEMENT, CLAIM
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import encode_proofs
@@ -251,19 +252,22 @@ def test_only_the_application_of_the_key_passes(rig: MakeRig) -> None:
     assert len(made.sent()) == 1
 
 
+def queued_answer(sealed: SealedAnnouncement) -> bytes:
+    """A datagram of a worker that is far away: it has no hops left."""
+    worker = APPLICATION.worker
+    message = seal_hello(APPLICATION.hear(sealed).handshake(), worker.identity, hello_of(worker, purpose=QUEUED))
+    return encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0)
+
+
 def test_an_answer_goes_back_to_where_its_announcement_came_from(rig: MakeRig) -> None:
     made = rig()
     sealed = APPLICATION.announce()
-    opened = APPLICATION.hear(sealed)
-    message = seal_hello(opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED))
-    answer = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0)  # far away: it has no hops left
-    made.hear(answer, ("127.0.0.3", 3010), FAR, reply=True)
+    made.hear(queued_answer(sealed), ("127.0.0.3", 3010), FAR, reply=True)
     assert made.sides[NEAR].answered == []  # not asked for
     assert made.sides[FAR].believed == set()
     made.hear(sealed.datagram(0, 41_234, 8))
     made.hear(sealed.datagram(1, 41_234, 8), NEIGHBOUR)
-    other = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, seal_hello(
-        opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED)), 0)  # fmt: skip
+    other = queued_answer(sealed)
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
     assert made.sides[NEAR].answered == [(other, CLIENT), (other, NEIGHBOUR)]
     assert len(made.sides[FAR].believed) == 1
@@ -278,13 +282,11 @@ def test_a_relay_sends_an_answer_to_few_invented_sources_of_a_recorded_question(
     """Regression: it sent each worker's answer to 512 ports of a host that a stranger chose: 512 times W for 512."""
     made = rig()
     sealed = APPLICATION.announce()
-    opened = APPLICATION.hear(sealed)
     made.hear(sealed.datagram(0, 0, 8))
     for counter in range(1, 600):  # without a reply port, as in a census, from ports of one host, and of many
         made.hear(sealed.datagram(counter, 0, 8), ("127.0.0.9", 2000 + counter))
         made.hear(sealed.datagram(1000 + counter, 0, 8), (f"127.0.{counter % 200}.7", 2000))
-    message = seal_hello(opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED))
-    made.hear(encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0), ("127.0.0.3", 3010), FAR, reply=True)
+    made.hear(queued_answer(sealed), ("127.0.0.3", 3010), FAR, reply=True)
     answered = [address for _, address in made.sides[NEAR].answered]
     assert CLIENT in answered and len(answered) == MAXIMUM_SOURCES
 
@@ -506,15 +508,20 @@ def test_who_says_nothing_is_dropped_after_a_while(
     assert not client.waiting
 
 
-def test_a_client_that_has_chosen_refuses_and_so_does_the_relay_from_then_on(rig: MakeRig, client: Listening) -> None:
-    made = rig()
-    worker, port = worker_to(made, client)
-    client.socket.close()
+def assert_worker_ends_and_port_closes(made: Rig, worker: socket.socket, port: int) -> None:
+    """What a worker finds, and all that come after it, when the relay could not reach the client for it."""
     with worker:
         worker.sendall(OPENING)
         made.spin(lambda: readable_end(worker))
     with pytest.raises(ConnectionRefusedError):
         connect(port)
+
+
+def test_a_client_that_has_chosen_refuses_and_so_does_the_relay_from_then_on(rig: MakeRig, client: Listening) -> None:
+    made = rig()
+    worker, port = worker_to(made, client)
+    client.socket.close()
+    assert_worker_ends_and_port_closes(made, worker, port)
     assert made.log.getvalue() == ""
 
 
@@ -523,12 +530,7 @@ def test_a_client_that_cannot_be_reached_is_logged_and_workers_are_refused(
 ) -> None:
     monkeypatch.setattr("cexec.relay.relayed_connection.connect_result", lambda connecting: "no route to host")
     made = rig()
-    worker, port = worker_to(made, client)
-    with worker:
-        worker.sendall(OPENING)
-        made.spin(lambda: readable_end(worker))
-    with pytest.raises(ConnectionRefusedError):
-        connect(port)
+    assert_worker_ends_and_port_closes(made, *worker_to(made, client))
     assert f"unreachable client=127.0.0.1:{client.port}" in made.log.getvalue()
     assert 'reason="no route to host"' in made.log.getvalue()
 

@@ -107,6 +107,8 @@ def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
 def test_durations_have_bounds_which_are_named() -> None:
     with pytest.raises(UsageError, match=r"^X is '1s', but must be at least 5\.00 s$"):
         parse_duration("1s", "X", least=5)
+    with pytest.raises(UsageError, match=r"^X is '0', but must be at least 0\.001 s$"):
+        parse_duration("0", "X", least=0.001)  # Regression: "at least 0.00 s"
     with pytest.raises(UsageError, match=r"^X is '2h', but must be at most 1 h 00 min$"):
         parse_duration("2h", "X", most=3600)
     with pytest.raises(UsageError, match=r"^X is '9{39}', but must be at most "):

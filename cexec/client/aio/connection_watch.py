@@ -30,6 +30,7 @@ class ConnectionWatch:
         self._look = look
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._due = due
         self._timer = self._loop.call_at(due, look)
 
     def read(self) -> None:
@@ -40,20 +41,23 @@ class ConnectionWatch:
 
     def write(self, wanted: bool) -> None:
         """Lets the loop wait until more can be sent, or no longer."""
-        if wanted and not self.writing:
+        if wanted is self.writing:
+            return
+        if wanted:
             self._loop.add_writer(self._fd, self._step, False)
-        elif self.writing and not wanted:
+        else:
             self._loop.remove_writer(self._fd)
         self.writing = wanted
 
     def hasten(self, due: float | None) -> None:
         """Lets the timer come earlier if that is due; one that comes too early does no harm."""
-        if due is not None and due < self._timer.when():
+        if due is not None and due < self._due:
             self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._look)
+            self.set_timer(due)
 
     def set_timer(self, due: float) -> None:
         """Sets the timer again, after it has come."""
+        self._due = due
         self._timer = self._loop.call_at(due, self._look)
 
     def forget(self) -> None:

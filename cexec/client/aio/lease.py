@@ -59,6 +59,7 @@ class Lease:
         self.on_wanted: Callable[[], None] | None = None
         self._progress_timeout = progress
         self.hello = winner.hello
+        self.once = winner.hello.once  # a job that the worker may have started must never be repeated
         self.address = winner.address
         self._winner = winner
         self._announcer = announcer
@@ -75,11 +76,6 @@ class Lease:
         hurry(winner.connection)
         if not self._given:
             self._watch.read()
-
-    @property
-    def once(self) -> bool:
-        """True if the worker says that a job which it may have started must never be repeated."""
-        return self.hello.once
 
     @property
     def worker(self) -> str:
@@ -126,7 +122,7 @@ class Lease:
             return False
         self._pump.sinks.prepared = dict(job.sinks)
         self._ahead[job] = self._attempts.following = Attempt(once=False)
-        self._step(False)
+        self._send()
         return True
 
     def has(self, job: LeaseJob) -> bool:
@@ -167,7 +163,8 @@ class Lease:
             raise WithdrawnError("the worker has hung up")
         until = inf if given is None else monotonic() + patience
         attempt = self._begin(job) if given is None else given
-        attempt.patience = make_patience(progress=self._progress_timeout, time_limit=0.0, began=monotonic())
+        if self._progress_timeout:
+            attempt.patience = make_patience(progress=self._progress_timeout, time_limit=0.0, began=monotonic())
         self._running = job, attempt
         result = None
         try:
@@ -267,8 +264,6 @@ class Lease:
     def _handle(
         self, event: AttemptEvent, job: LeaseJob, attempt: Attempt, began: Callable[[bool], None]
     ) -> Exit | None:
-        if isinstance(event, meaning.OutputEnded):
-            return None  # the most frequent one; a sink of ours has no reader that waits for its end
         if isinstance(event, meaning.Ended):
             return event.exit
         if isinstance(event, meaning.Began):
@@ -284,7 +279,7 @@ class Lease:
         elif isinstance(event, rare_events.FailedHere):
             verb = "write" if event.writing else "read"
             raise event.error or LocalError(f"cannot {verb} stream {event.stream} of a job: {event.reason}")
-        else:
+        elif not isinstance(event, meaning.OutputEnded):  # the attempts of a lease do not tell that
             raise event.error
         return None
 
@@ -296,7 +291,7 @@ class Lease:
             raise self._error
         if self._failed:
             raise DisconnectedError("the connection has ended")
-        if self._eager:
+        if self._pump.sources and self._eager:
             await asyncio.sleep(0)  # more could be sent at once, but others wait too
             self._step(False)
         else:
@@ -304,8 +299,6 @@ class Lease:
 
     @property
     def _eager(self) -> bool:
-        if not self._pump.sources:
-            return False
         sources = self._pump.sources.items()
         return self._pump.records.has_room and any(
             not source.idle and self._session.sendable(stream) >= LEAST_CREDIT for stream, source in sources
@@ -318,35 +311,43 @@ class Lease:
         """
         if self._failed or self._given:
             return
-        over = self._attempts.over
+        attempts, pump = self._attempts, self._pump
         try:
-            self._move(readable)
-            if not over:
-                if self._pump.failed:
-                    advance(self._attempts, self._pump, 0.0)  # the first step may have had events to tell before
+            if attempts.over:  # between two jobs a worker's frames only change the session's state
+                _ = pump.step(0.0) if readable is None else pump.turn(readable)
+            else:
+                if readable is None:
+                    advance(attempts, pump, 0.0, self._winner.watch)
+                else:
+                    take_turn(attempts, pump, readable)
+                if pump.failed:
+                    advance(attempts, pump, 0.0)  # the first step may have had events to tell before
                 # A job that was refused, or has failed here, says nothing about the connection.
-                self._failed = self._attempts.lost or self._pump.failed
-                self._watch.hasten(next_timeout(self._attempts, self._winner.watch))
+                self._failed = pump.failed or attempts.lost
+                self._hasten()
             self._watch.hasten(self._session.next_timeout())
         except CexecError:
             self._failed = True
         except Exception as error:  # asyncio would only print it, and the job would wait for ever
             self._failed, self._error = True, error
-        writing = not self._failed and self._pump.wants_out
         if self._failed:
             self._watch.forget()
-        elif writing is not self._watch.writing:
-            self._watch.write(writing)
+        else:
+            self._watch.write(pump.wants_out)
         self._watch.wake()
 
-    def _move(self, readable: bool | None) -> None:
-        attempts, pump = self._attempts, self._pump
-        if attempts.over:  # between two jobs a worker's frames only change the session's state
-            _ = pump.step(0.0) if readable is None else pump.turn(readable)
-        elif readable is None:
-            advance(attempts, pump, 0.0, self._winner.watch)
-        else:
-            take_turn(attempts, pump, readable)
+    def _send(self) -> None:
+        """Sends what waits: a part of a step, which changes nothing that the owner of the lease waits for."""
+        self._pump.flush()
+        self._attempts.stepped(monotonic())
+        self._hasten()
+        self._watch.write(self._pump.wants_out)
+
+    def _hasten(self) -> None:
+        """Lets the timer come as early as the attempt that waits needs it."""
+        live = self._attempts.live
+        if live is not None:
+            self._watch.hasten(next_timeout(live, self._winner.watch))
 
     def _look(self) -> None:
         """Steps because a timeout of the session or of the attempt is due."""
@@ -354,5 +355,4 @@ class Lease:
         if not self._failed:
             due = monotonic() + LATER if self._given else self._session.next_timeout()
             self._watch.set_timer(due)
-            if not self._attempts.over:
-                self._watch.hasten(next_timeout(self._attempts, self._winner.watch))
+            self._hasten()

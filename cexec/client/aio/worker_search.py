@@ -7,7 +7,7 @@ asyncio's loop.  docs/protocol.md section 3.3.
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 
 from cexec.client.aio.lease import Lease
 from cexec.client.aio.readiness import readable
@@ -76,6 +76,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             attempt=1,
             weight=terms.target.weight,
             requirements=terms.target.requirements,
+            clock=int(time() * 1000),
         )
         search = Search(
             terms.key,

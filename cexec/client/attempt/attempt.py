@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 GIVEN, RUNNING = "given", "running"
 ENDED, REFUSED, WITHDRAWN, LOST, FAILED = "ended", "refused", "withdrawn", "lost", "failed"
+LIVE = (GIVEN, RUNNING)  # the states of an attempt that has not ended
 TRANSITIONS = {
     GIVEN: (RUNNING, REFUSED, WITHDRAWN, LOST, FAILED),
     RUNNING: (ENDED, LOST, FAILED),
@@ -113,7 +114,7 @@ class Attempt:
     @property
     def over(self) -> bool:
         """True if it has ended in any way."""
-        return self.state not in (GIVEN, RUNNING)
+        return self.state not in LIVE
 
     def next_event(self) -> AttemptEvent | None:
         return self._events.pop(0) if self._events else None
@@ -123,12 +124,16 @@ class Attempt:
     def receive(self, found: Iterable[Event | Trouble]) -> None:
         """Takes the events of one step of the pump."""
         for one in found:
-            if isinstance(one, Trouble):
-                self._receive_trouble(one)
-            elif one.kind == frames.END:
-                self._events.append(OutputEnded(one.stream))  # also after EXIT, when pending bytes were written
-            elif not self.over:
-                self._receive_event(one)
+            self.take(one)
+
+    def take(self, one: Event | Trouble) -> None:
+        """Takes one of them."""
+        if isinstance(one, Trouble):
+            self._receive_trouble(one)
+        elif one.kind == frames.END:
+            self._events.append(OutputEnded(one.stream))  # also after EXIT, when pending bytes were written
+        elif self.state in LIVE:
+            self._receive_event(one)
 
     def connection_failed(self, error: CexecError) -> None:
         """Takes the error that has ended the connection."""

@@ -44,18 +44,18 @@ class SpoolSource(Source):
         self._ended = False
 
     def read_into(self, view: memoryview) -> int | None:
-        if self._position < len(self._memory):
-            size = self._read_again(view)
-            self._choose_descriptor()
-            return size
-        if self._ended:
-            return 0
+        if self.fd < 0 and (self._ended or self._position < len(self._memory)):
+            return self._read_again(view)
         read = self._inner.read_into(view)
         self.later = self._inner.later
-        if read:
+        if not read:
+            if read == 0:
+                self._ended = True
+                self._choose_descriptor()
+        elif self._remembers:
             self._remember(view[:read])
-        elif read == 0:
-            self._ended = True
+        else:
+            self.lost += read
         return read
 
     def rewind(self) -> None:
@@ -79,11 +79,13 @@ class SpoolSource(Source):
         self.fd = -1
 
     def _read_again(self, view: memoryview) -> int:
+        """Gives what is remembered; returns 0 at the end."""
         size = min(len(view), len(self._memory) - self._position)
         view[:size] = self._memory[self._position : self._position + size]
         self._position += size
         if not self._remembers and self._position == len(self._memory):
             self.forget()
+        self._choose_descriptor()
         return size
 
     def _remember(self, data: memoryview) -> None:
@@ -155,7 +157,7 @@ class Inputs:
                 source.move_offset(halves[number].read)
 
     def _open(self, descriptor: Descriptor, empty: bool) -> Source:
-        if empty or not _is_readable(descriptor.fd):
+        if empty or not is_readable(descriptor.fd):
             return EmptySource()
         source = open_source(descriptor.fd)
         if isinstance(source, FileSource):
@@ -164,7 +166,7 @@ class Inputs:
         return SpoolSource(source, self._budget)
 
 
-def _is_readable(fd: int) -> bool:
+def is_readable(fd: int) -> bool:
     """Returns True if `fd` was opened for reading; nohup, for example, opens standard input for writing only."""
     import fcntl
 

@@ -3,7 +3,7 @@
 Contract: `LocalTerminal` knows descriptors 0 and 1, which need not be terminals.  `add_to(go)` makes a job ask for a
 terminal like this one.  `prepare` lets every byte be shown as it is, and `enter` lets every key pass as a byte, too, if
 the terminal is ours to change; `leave` gives it back as it was, and may be called at any time.  `KeyboardSource` passes
-keys on, `ScreenSink` notes what is shown.  docs/protocol.md section 4.5.
+keys on; `ScreenSink` enters before it shows anything, and notes what it has shown.  docs/protocol.md section 4.5.
 """
 
 from __future__ import annotations
@@ -145,16 +145,22 @@ class KeyboardSource(Source):
 
 
 class ScreenSink(Sink):
-    """The terminal on which the program's output is shown."""
+    """Shows the program's output.
 
-    def __init__(self, inner: Sink, modes: ScreenModes) -> None:
+    The terminal passes keys on before the first byte is shown, because whoever sees a prompt may type at once.
+    """
+
+    def __init__(self, inner: Sink, terminal: LocalTerminal) -> None:
         super().__init__(inner.fd, shared=True)
         self._inner = inner
-        self._modes = modes
+        self._terminal = terminal
 
     def write(self, view: memoryview) -> int:
+        if not self.count:
+            self._terminal.enter()
         size = self._inner.write(view)
-        self._modes.feed(view[:size])
+        if self._terminal.screen:
+            self._terminal.modes.feed(view[:size])
         self.count += size
         return size
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cexec.net.pump import Pump
 
 
-def next_timeout(attempt: Attempt | AttemptsInTurn, watch: RevocationWatch | None) -> float | None:
+def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | None:
     """Returns the earlier of the two times, if there is one."""
     due = attempt.next_timeout()
     if watch is None or attempt.over:
@@ -31,15 +31,14 @@ def next_timeout(attempt: Attempt | AttemptsInTurn, watch: RevocationWatch | Non
     return watch.next_timeout() if due is None else min(due, watch.next_timeout())
 
 
-def take_turn(attempt: Attempt | AttemptsInTurn, pump: Pump, readable: bool) -> None:
+def take_turn(attempt: AttemptsInTurn, pump: Pump, readable: bool) -> None:
     """Makes one step that judges nothing by the time."""
     now = monotonic()
     try:
         attempt.receive(pump.turn(readable))
     except CexecError as error:
         attempt.connection_failed(error)
-    if not attempt.over:
-        attempt.stepped(now)
+    attempt.stepped(now)
 
 
 def advance(
@@ -53,7 +52,12 @@ def advance(
     """Makes one step.  `carries`: it may last while bytes come and go, because the driver does nothing with them."""
     now = monotonic()
     try:
-        attempt.receive(pump.carry(timeout) if carries and attempt.patience is None else pump.step(timeout))
+        if carries and attempt.patience is None:
+            from cexec.net.carrying import carry  # most jobs are over before
+
+            attempt.receive(carry(pump, timeout))
+        else:
+            attempt.receive(pump.step(timeout))
     except CexecError as error:
         attempt.connection_failed(error)
     if not attempt.over and pump.read_all and attempt.stepped(now):

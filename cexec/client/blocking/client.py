@@ -8,7 +8,7 @@ line.  docs/protocol.md sections 2, 3 and 7.
 from __future__ import annotations
 
 import os
-from time import monotonic
+from time import monotonic, time
 
 from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, NEVER, TERMINAL, UNATTENDED, Request
@@ -250,6 +250,7 @@ class BlockingClient:
                 attempt=attempt,
                 weight=request.target.weight,
                 requirements=request.target.requirements,
+                clock=int(time() * 1000),
             )
             search = Search(
                 request.key,

@@ -43,8 +43,8 @@ class TerminalDriver(BlockingDriver):
         self._terminal = terminal
         self._keyboard: KeyboardSource | None = None
         self._waits = False  # somebody else is using the terminal
-        if terminal.screen and OUTPUT in self._pump.sinks:
-            self._pump.sinks[OUTPUT] = ScreenSink(self._pump.sinks[OUTPUT], terminal.modes)
+        if OUTPUT in self._pump.sinks:
+            self._pump.sinks[OUTPUT] = ScreenSink(self._pump.sinks[OUTPUT], terminal)
 
     def run(self) -> Exit:
         result = None

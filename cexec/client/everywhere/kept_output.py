@@ -2,8 +2,8 @@
 
 Contract: a `KeptSink` takes any number of bytes.  Up to KEPT_IN_MEMORY of them stay in memory, more go to a temporary
 file.  The `Printer` writes outputs in the order in which they were added, and never blocks: its owner's loop waits for
-`wanted` and calls `advance`.  `reader_gone` is true once the reader of one of our outputs has gone.  Only `LocalError`
-is raised.
+`wanted` and calls `advance`.  `reader_gone` is true once the reader of one of our outputs has gone.  A line of our own
+that nobody takes is dropped, as it is without `--all`.  Only `LocalError` is raised.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ class Printer:
     def __init__(self) -> None:
         self.reader_gone = False
         self._sinks: dict[int, Sink] = {}
-        self._queue: list[tuple[int, Iterator[bytes]]] = []
+        self._queue: list[tuple[int, Iterator[bytes], bool]] = []
         self._rest = memoryview(b"")  # the unwritten part of a piece of the first output in the queue
 
     @property
     def idle(self) -> bool:
         return not self._queue
 
-    def add(self, number: int, chunks: Iterator[bytes]) -> None:
-        """Adds an output for this descriptor of ours, after all that were added before."""
+    def add(self, number: int, chunks: Iterator[bytes], *, ours: bool = False) -> None:
+        """Adds an output for this descriptor of ours, after all that were added before.  `ours`: it is no program's."""
         if number not in self._sinks:
             self._sinks[number] = open_sink(number)
-        self._queue.append((number, chunks))
+        self._queue.append((number, chunks, ours))
 
     def wanted(self) -> dict[int, int]:
         return {self._sinks[self._queue[0][0]].fd: select.POLLOUT} if self._queue else {}
@@ -82,7 +82,7 @@ class Printer:
     def advance(self) -> None:
         """Writes as much as the descriptors take now."""
         while self._queue:
-            number, chunks = self._queue[0]
+            number, chunks, ours = self._queue[0]
             if not self._rest:
                 self._rest = memoryview(next(chunks, b""))
                 if not self._rest:
@@ -91,6 +91,9 @@ class Printer:
             try:
                 size = self._sinks[number].write(self._rest)
             except OSError as error:
+                if ours:
+                    self._rest = memoryview(b"")
+                    continue
                 if error.errno in BROKEN_PIPE:
                     self.reader_gone = True
                     return

@@ -1,29 +1,28 @@
-"""`cexec --all`: the roll of the workers that exist, and the search until each of them has the job.
+"""`cexec --all`: the roll of the workers that exist, which is called by censuses.
 
-Contract: `call_roll` takes a census.  It raises `NoWorkerError` with the names of absent workers; nothing has been
-started then.  A `Gathering` is the `Choice` of the search that follows: each worker of the roll gets the job once.
-`took` notes that a worker has the job, `took_back` that it has withdrawn its offer, `given_up` returns the workers that
-it no longer waits for, and `complete` is true when it waits for none.  The time is an argument.
-docs/protocol.md sections 2.2 and 3.3.
+Contract: a `RollCall` asks when `advance` is called for the first time.  Its owner hands on what comes (`hear`), and
+then calls `advance` again, at `next_timeout` or earlier.  `wait` does all of that until `demands_met`: nobody whom the
+person has named is absent, and enough workers have answered.  Until then one census follows another; after
+ABSENCE_PATIENCE `advance` raises `NoWorkerError`, with the names of absent workers, and nothing has been started.  From
+then on jobs may run: the owner says when they begin (`begin`), and drives the census in its own loop until it is over
+and the roll is `closed`.  Answers that come before that join the roll, unless the worker was started after `begin`.
+The time is an argument, but for `wait`.  docs/protocol.md sections 2.2 and 2.6.
 """
 
 from __future__ import annotations
 
 from time import monotonic
 
-from cexec.client.search.choice import OneJob
 from cexec.client.search.inquiry import Inquiry
 from cexec.errors import NobodyAnsweredError, NoWorkerError
-from cexec.protocol.base.limits import QUEUED_LIFETIME
-from cexec.protocol.datagrams import hello
-from cexec.protocol.decisions.race import Race
+from cexec.system.io.wakeup import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.client.search.reception import Winner
     from cexec.net.announcer import Announcer
+    from cexec.net.groups import Sockaddr
     from cexec.protocol.base.keys import ClientKey
-    from cexec.protocol.connection.frames import Go
+    from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.datagrams.hello import Hello
     from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.census import Answer
@@ -32,136 +31,107 @@ ABSENCE_PATIENCE = 3.0  # seconds (ours): a worker that was just started has thi
 NEVER = float("inf")
 
 
-def call_roll(
-    key: ClientKey, announcer: Announcer, requirements: Requirements | None, expected: int
-) -> dict[bytes, Answer]:
-    """Returns the workers that fit, by instance: at least `expected`, and all that are named (--on)."""
-    announcer.settle()
-    found: dict[bytes, Answer] = {}
-    deadline = monotonic() + ABSENCE_PATIENCE
-    while True:
-        inquiry = Inquiry([key], announcer, requirements=requirements, known=found, expected=max(1, expected))
-        inquiry.run()
-        found.update(inquiry.censuses[0].answers)
-        usable = [answer for answer in found.values() if not answer.trouble]
-        names = {name for answer in usable for name in answer.names}
-        absent = [name for name in (requirements.wanted if requirements is not None else []) if name not in names]
-        if usable and not absent and len(usable) >= expected:
-            return found
-        if monotonic() >= deadline:
-            break
-        if not announcer.loopback:
-            announcer.browse()
-    present = ", ".join(sorted(answer.hello.name for answer in usable)) or "none"
-    if absent:
-        raise NoWorkerError(f"absent: {', '.join(absent)} (present: {present}); nothing has been started")
-    if expected > 1 or usable:
-        raise NoWorkerError(
-            f"expected {expected} workers, but {len(usable)} answered (present: {present}); nothing has been started"
-        )
-    everybody = Inquiry([key], announcer)
-    everybody.run()
-    lacking = everybody.explain(requirements) if requirements else ""
-    failures = "".join(f"; {label}: {text}" for label, text in announcer.failures.items())
-    if lacking:
-        raise NoWorkerError(f"no worker of {key.fingerprint} fits: {lacking}")
-    asked = f"asked {', '.join(inquiry.sent_to) or 'nobody'}{failures}"
-    raise NobodyAnsweredError(f"no worker of {key.fingerprint} answered; {asked}")
+class RollCall:
+    """Calls the roll of the workers that fit.  `answers` has it by instance, in the order of their coming."""
 
-
-class RollRace(Race):
-    """Announces for ever.  `until` tells how long the client waits for each worker that has not got the job."""
-
-    def __init__(self, roll: dict[bytes, Answer], patience: float, now: float) -> None:
-        super().__init__(accept_timeout=0.0, now=now, renews=False)
-        self._patience = patience or NEVER
-        self.until: dict[bytes, float] = {}
-        for instance in roll:
-            self.wait_for(instance, now)
-
-    def wait_for(self, instance: bytes, now: float) -> None:
-        """Waits for one more worker, as long as for the others at the beginning."""
-        self.until[instance] = now + self._patience
-
-    def listens(self, now: float) -> bool:
-        """Hears every worker, because it waits for each of them."""
-        return True
-
-    def was_stopped(self, seconds: float) -> None:
-        super().was_stopped(seconds)
-        for instance in self.until:
-            self.until[instance] += seconds
-
-    def answered(self, answer: Hello, now: float) -> None:
-        super().answered(answer, now)
-        if answer.instance in self.until:
-            if answer.purpose == hello.REFUSED:
-                self.until[answer.instance] = now
-            elif answer.instance in self._cannot:
-                self.until[answer.instance] = min(self.until[answer.instance], now + self._patience)
-            elif answer.purpose == hello.QUEUED:
-                self.until[answer.instance] = max(self.until[answer.instance], now + QUEUED_LIFETIME)
-
-
-class Gathering(OneJob):
-    """The search of one `cexec --all`: gives the job to each worker of the roll once."""
-
-    def __init__(self, roll: dict[bytes, Answer], go: Go, patience: float, now: float) -> None:
-        """`patience`: a worker is given up after so many seconds of silence; 0 waits for ever."""
-        super().__init__(lambda offer: go)  # without requirements: a worker that lacks something is not in the roll
-        self._roll = roll
-        self._started = now
-        self.race = RollRace(roll, patience, self._started)
-        self._given: set[bytes] = set()
+    def __init__(
+        self, key: ClientKey, announcer: Announcer, requirements: Requirements | None, expected: int, now: float
+    ) -> None:
+        """`expected`: the least number of workers; those that `requirements` name must be there, too."""
+        self.answers: dict[bytes, Answer] = {}
+        self.closed = False
+        self._key = key
+        self._announcer = announcer
+        self._requirements = requirements
+        self._expected = expected
+        self._absent = [] if requirements is None else list(requirements.wanted)
+        self._usable: list[Answer] = []
+        self._deadline = now + ABSENCE_PATIENCE
+        self._begun = NEVER
+        self._inquiry = self._ask(now)
 
     @property
-    def complete(self) -> bool:
-        """True if every worker has the job or is given up."""
-        return not self.race.until
+    def demands_met(self) -> bool:
+        """True if nobody is absent, and enough workers, but one at least, can be used."""
+        return not self._absent and len(self._usable) >= max(1, self._expected)
+
+    def wait(self) -> None:
+        """Asks until the demands are met.  A signal has its usual effect meanwhile."""
+        now = monotonic()
+        while not self.demands_met:
+            self.advance(now)  # by a time before the last answers were read: this process may have been stopped
+            wait_readable(self._inquiry.filenos(), self.next_timeout() - monotonic())
+            now = monotonic()
+            self._inquiry.listen(now, lambda census, answer: self._note(answer))
+
+    def begin(self, now: float) -> None:
+        """Jobs begin: a worker that is started from now on takes no part, as it may be one that has had the job."""
+        self._begun = now
 
     def next_timeout(self) -> float:
-        """Returns when the next worker is given up."""
-        return min(self.race.until.values(), default=NEVER)
+        """Returns when to call `advance`."""
+        return NEVER if self.closed else self._inquiry.next_timeout()
 
-    def took(self, winner: Winner) -> None:
-        """Notes that this worker has the job."""
-        self._given.add(winner.hello.instance)
-        self.race.until.pop(winner.hello.instance, None)
+    def hear(self, parsed: Datagram, source: Sockaddr, now: float) -> Answer | None:
+        """Takes a datagram that the owner has parsed; returns the answer of a worker that joins the roll."""
+        answer = self._inquiry.receive(parsed, source, now)
+        if answer is None or not may_have_run(answer.hello, self._begun, now):
+            return None
+        self._note(answer)
+        return answer
 
-    def took_back(self, winner: Winner, now: float) -> None:
-        """Waits for this worker again: it took its offer back before it got the job."""
-        self._given.discard(winner.hello.instance)
-        if winner.hello.instance in self._roll:
-            self.race.wait_for(winner.hello.instance, now)
+    def advance(self, now: float) -> None:
+        """Asks what is due, closes the roll or gives up.  All that had come by `now` must have been heard."""
+        if self.closed or not self._inquiry.advance(now):
+            return
+        if self.demands_met:
+            self.closed = True
+            return
+        if now >= self._deadline:
+            raise self._failure()
+        if not self._announcer.loopback:
+            self._announcer.browse()
+        self._inquiry = self._ask(now)
 
-    def given_up(self, now: float) -> dict[bytes, str]:
-        """Gives up the workers whose time is over; returns them with the reasons, each worker once."""
-        found: dict[bytes, str] = {}
-        for instance, until in list(self.race.until.items()):
-            if until <= now:
-                del self.race.until[instance]
-                found[instance] = self._reason(instance)
-        return found
+    def _ask(self, now: float) -> Inquiry:
+        """Begins a census of the workers that have not answered yet."""
+        return Inquiry(
+            [self._key],
+            self._announcer,
+            requirements=self._requirements,
+            known=self.answers,
+            expected=max(1, self._expected),
+            now=now,
+        )
 
-    def status(self) -> str:
-        names = sorted(self._roll[instance].hello.name for instance in self.race.until)
-        return f"waiting for {', '.join(names)}"
+    def _note(self, answer: Answer) -> None:
+        self.answers[answer.hello.instance] = answer
+        if not answer.trouble:
+            self._usable.append(answer)
+            if self._absent:
+                names = answer.names
+                self._absent = [name for name in self._absent if name not in names]
 
-    def wants(self, offer: Hello, now: float) -> bool:
-        """Returns True for a worker that ran when the search began and has not got the job.
+    def _failure(self) -> NoWorkerError:
+        """Tells who is absent, or what those lack that are there; for that all workers are asked."""
+        present = ", ".join(sorted(answer.hello.name for answer in self._usable)) or "none"
+        if self._absent:
+            return NoWorkerError(f"absent: {', '.join(self._absent)} (present: {present}); nothing has been started")
+        if self._expected > 1 or self._usable:
+            return NoWorkerError(
+                f"expected {self._expected} workers, but {len(self._usable)} answered (present: {present}); "
+                "nothing has been started"
+            )
+        everybody = Inquiry([self._key], self._announcer)
+        everybody.run()
+        lacking = everybody.explain(self._requirements) if self._requirements else ""
+        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
+        if lacking:
+            return NoWorkerError(f"no worker of {self._key.fingerprint} fits: {lacking}")
+        asked = f"asked {', '.join(self._inquiry.sent_to) or 'nobody'}{failures}"
+        return NobodyAnsweredError(f"no worker of {self._key.fingerprint} answered; {asked}")
 
-        A worker that missed the census is wanted, too.  One that was given up, or came later, is not.
-        """
-        if offer.instance in self._roll:
-            return offer.instance in self.race.until
-        return offer.instance not in self._given and offer.uptime >= now - self._started
 
-    def _reason(self, instance: bytes) -> str:
-        answer = self.race.answers.get(instance)
-        if answer is None:
-            return "did not connect"
-        if answer.purpose == hello.UNREACHABLE:
-            return f"heard, but cannot connect to {answer.detail}; does a firewall on this machine block it?"
-        if answer.purpose == hello.REFUSED:
-            return f"refuses the job: {answer.detail}"
-        return "was busy, and is not heard any more"
+def may_have_run(worker: Hello, since: float, now: float) -> bool:
+    """Returns False if a worker was surely started later than that.  Its uptime is in whole seconds, rounded down."""
+    return worker.uptime + 1 > now - since

@@ -12,6 +12,7 @@ import os
 import tempfile
 
 from cexec.client.attempt.descriptors import name_of
+from cexec.client.attempt.inputs import is_readable
 from cexec.errors import LocalError
 from cexec.system.io.fds import EmptySource, FileSource, Source
 from cexec.system.io.opened_fds import open_source
@@ -25,12 +26,14 @@ class SharedInput:
     """One descriptor that all programs read."""
 
     def __init__(self, number: int, *, empty: bool) -> None:
+        """It is empty, too, if it was not opened for reading, as with nohup."""
         self._number = number
+        empty = empty or not is_readable(number)
         self._source = EmptySource() if empty else open_source(number)
         self._file = self._source if isinstance(self._source, FileSource) else None
         self._spool = -1
         self._kept = 0  # bytes in the spool
-        self._ended = False
+        self._ended = empty  # from the beginning: no descriptor will say that its end can be read
         self._farthest = 0
         self._buffer = memoryview(bytearray(READ_SIZE))
 

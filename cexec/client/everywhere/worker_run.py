@@ -12,6 +12,7 @@ from time import monotonic
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt import rare_events
 from cexec.client.attempt.attempt import GIVEN, WITHDRAWN, Attempt
+from cexec.client.attempt.descriptors import name_of
 from cexec.client.attempt.stepping import advance, next_timeout
 from cexec.client.everywhere.kept_output import KeptSink
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
@@ -136,5 +137,5 @@ class WorkerRun:
             self.failure = event.error
 
     def _failure_here(self, event: FailedHere) -> LocalError:
-        what = f"keep the output of worker {self.name}" if event.writing else "read the input again"
+        what = f"keep the output of worker {self.name}" if event.writing else f"read from {name_of(event.stream)}"
         return LocalError(f"cannot {what}: {event.reason}")

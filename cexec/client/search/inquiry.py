@@ -36,9 +36,10 @@ class Inquiry:
         requirements: Requirements | None = None,
         known: Iterable[bytes] = (),
         expected: int = 1,
+        now: float | None = None,
     ) -> None:
-        """`known` and `expected`: see `Census`; `requirements`: only workers that fit are asked."""
-        now = monotonic()
+        """`known` and `expected`: see `Census`; `requirements`: only workers that fit are asked; `now`: the time."""
+        now = monotonic() if now is None else now
         known = list(known)
         self.partial = bool(known)  # True if some workers were not asked
         self.sent_to: list[str] = []  # labels of the destinations that got the last round

@@ -66,11 +66,13 @@ class Search:
         notices: Notices,
         open_trust: Callable[[], Trust] | None = None,
         patience: float = 0.0,
+        pass_on: Callable[[Datagram, Sockaddr, float], object] | None = None,
     ) -> None:
         """`race` decides when to announce and when to give up; `idle_timeout` is that of the winner's session.
 
         `patience`: seconds that a worker has which is there and fits, although it has not answered yet: it is busy.
         `open_trust` is called once the announcement is under way; without it every certified worker is trusted.
+        `pass_on` gets every answer that comes, with its source and the time, for an owner that asks something, too.
         """
         self._key = key
         self._sealed = sealed
@@ -84,6 +86,7 @@ class Search:
         self._idle_timeout = idle_timeout
         self._notices = notices
         self._open_trust = open_trust
+        self._pass_on = pass_on
         self._trust: Trust | None = None
         self._trace = notices.trace
         self._warned = False
@@ -260,7 +263,7 @@ class Search:
             self._earlier = Earlier()
         self._earlier.replaced(self._sealed)
         self._proofs = None  # they are about that one
-        self._sealed = self._sealed.anew(self._key)
+        self._sealed = self._sealed.anew(self._key, int(_wall_clock() * 1000))
 
     def _follow_failures(self, now: float) -> None:
         """Warns that no destination was reached.  Gives up only if no interface or name server could change that."""
@@ -375,6 +378,8 @@ class Search:
                 continue
             if self._inquiry is not None:
                 self._inquiry.receive(parsed, source, now)
+            if self._pass_on is not None:
+                self._pass_on(parsed, source, now)
             self._hear_answer(parsed, source, now)
         if self._proofs is not None and now >= self._proofs.due:
             from cexec.protocol.datagrams.proof import encode_proofs

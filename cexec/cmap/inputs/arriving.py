@@ -8,6 +8,7 @@ None when the next one has not come yet; the function of `on_arrival` is then ca
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import stat
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from cexec.cmap.inputs.blocks import BlockReader
 from cexec.cmap.inputs.store import CHUNK, RecordStore
+from cexec.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,3 +107,13 @@ def comes_bit_by_bit(stream: BinaryIO) -> bool:
         return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError):
         return False  # it is in memory, or closed, which reading it will tell
+
+
+def check_readable(stream: BinaryIO) -> None:
+    """Refuses a standard input that was not opened for reading, before anything has run."""
+    try:
+        access = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, ValueError):
+        return  # as above
+    if access == os.O_WRONLY:
+        raise UsageError("cannot read standard input: it was not opened for reading, as under nohup at a terminal")

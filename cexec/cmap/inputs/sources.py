@@ -167,7 +167,8 @@ def _reading(name: str, stdin: BinaryIO | None) -> Iterator[BinaryIO]:
             with open(name, "rb") as stream:
                 yield stream
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {reason_of(error)}") from None
+        shown = "standard input" if name == "-" else name
+        raise UsageError(f"cannot read {shown}: {reason_of(error)}") from None
 
 
 def parse_order(text: str, option: str) -> str:

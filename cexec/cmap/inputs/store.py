@@ -13,7 +13,7 @@ from array import array
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
-from cexec.errors import LocalError
+from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.temporary import temporary_place
 
@@ -66,10 +66,17 @@ class Spool:
 
 
 def spool_stream(stream: BinaryIO) -> tuple[Spool, bytes]:
-    """Keeps all of a stream for many readers; returns it and its hash."""
+    """Keeps all of standard input for many readers; returns it and its hash."""
     spool = Spool()
     digest = hashlib.blake2b(digest_size=HASH_SIZE)
-    while data := stream.read(CHUNK):
+
+    def read() -> bytes:
+        try:
+            return stream.read(CHUNK)
+        except OSError as error:
+            raise UsageError(f"cannot read standard input: {reason_of(error)}") from None
+
+    while data := read():
         spool.append(data)
         digest.update(data)
     return spool, digest.digest()

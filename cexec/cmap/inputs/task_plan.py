@@ -84,6 +84,7 @@ class Plan:
         self._outputs = [(kind, self._template(text)) for kind, text in outputs if text is not None]
         self._tag = None if work.tag is None else self._template(work.tag)
         self.result_templates = [template for _, template in self._outputs] + [path for _, path in self._fetches]
+        self._has_files = bool(self.sends or self._texts or self.result_templates)
         self._check_stdin()
         self.has_slot = self._find_slot()
         nothing = table is not None and not table.columns  # -n0
@@ -143,18 +144,21 @@ class Plan:
         return [path for template in self.sends for path in template.render_each(row)]
 
     def _task(self, row: Row, stdin: TaskInput, parameters: dict[str, str], label: str) -> Task:
-        return Task(
+        task = Task(
             row.number,
             stdin=stdin,
-            arguments=[encode(text) for template in self.arguments for text in template.render_each(row)],
-            environment={name: encode(template.render(row)) for name, template in self._peers},
-            sends=[(os.path.basename(path), path) for path in self.sent_files(row)],
-            texts=[(name.render(row), encode(text.render(row))) for name, text in self._texts],
-            results=self.results(row),
             parameters=parameters,
             label=label,
             tag=None if self._tag is None else self._tag.render(row),
         )
+        if self.arguments or self._peers:
+            task.arguments = [encode(text) for template in self.arguments for text in template.render_each(row)]
+            task.environment = {name: encode(template.render(row)) for name, template in self._peers}
+        if self._has_files:
+            task.sends = [(os.path.basename(path), path) for path in self.sent_files(row)]
+            task.texts = [(name.render(row), encode(text.render(row))) for name, text in self._texts]
+            task.results = self.results(row)
+        return task
 
     def _stdin(self, row: Row) -> TaskInput:
         if self._shared is not None:

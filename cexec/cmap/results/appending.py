@@ -56,8 +56,9 @@ class AppendFile:
         self._fd = fd
         self._path = path
         self._identity = (status.st_dev, status.st_ino)
-        self._regular = stat.S_ISREG(status.st_mode)
-        self._appends = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        self._regular = stat.S_ISREG(status.st_mode) and flags & os.O_ACCMODE != os.O_RDONLY
+        self._appends = bool(flags & os.O_APPEND)
 
     @classmethod
     def open(cls, path: str, header: bytes = b"", *, anew: bool = False) -> AppendFile:
@@ -104,7 +105,7 @@ class AppendFile:
 
     @property
     def regular(self) -> bool:
-        """True for a file, which can be brought to disk, and from which something can be taken back."""
+        """True for a file that we can write, which can be brought to disk, and from which things can be taken back."""
         return self._regular
 
     @property

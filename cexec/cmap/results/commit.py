@@ -65,6 +65,7 @@ class Committer:
     def __init__(self, journal: Journal | None, writers: Sequence[ResultWriter], syncer: Syncer) -> None:
         self._journal = journal
         self._writers = writers
+        self._lasting = [writer for writer in writers if writer.file.regular]  # whose files are to be brought to disk
         self._syncer = syncer
         self._tables: set[str] = set()  # directories of files that are added to, which are on disk
 
@@ -77,13 +78,22 @@ class Committer:
         return self._journal is None and not self._leaves_files(group)
 
     def _leaves_files(self, group: Iterable[FinishedTask]) -> bool:
-        files = [writer for writer in self._writers if writer.file.regular]
-        return any(task.files.on_disk or any(writer.adds(task.ended) for writer in files) for task in group)
+        for task in group:
+            if task.files.on_disk:
+                return True
+            for writer in self._lasting:
+                if writer.adds(task.ended):
+                    return True
+        return False
+
+    def print_out(self, group: Sequence[FinishedTask]) -> Saved:
+        """Saves tasks of which `only_prints` is true."""
+        return self._add(group, ())
 
     def save(self, group: Sequence[FinishedTask]) -> Saved:
         """Saves the tasks in this order, up to the first one with which something is wrong."""
         if self.only_prints(group):
-            return self._add(group, ())
+            return self.print_out(group)
         files = {id(w.file): w.file for w in self._writers for task in group if w.adds(task.ended)}.values()
         places = [(file, place) for file in files if (place := file.place()) is not None]
         intended, *errors = self._syncer.run(
@@ -129,7 +139,7 @@ class Committer:
     def _add(self, group: Sequence[FinishedTask], files: Sequence[AppendFile]) -> Saved:
         """Adds each task to the files, whole or not at all; what was written to a pipe before an error stays there."""
         for number, task in enumerate(group):
-            places = [(file, place) for file in files if (place := file.place()) is not None]
+            places = [(file, place) for file in files if (place := file.place()) is not None] if files else []
             try:
                 for writer in self._writers:
                     if writer.adds(task.ended):

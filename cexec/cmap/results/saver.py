@@ -103,10 +103,10 @@ class Saver:
 
     def _take(self, finished: list[FinishedTask]) -> None:
         if self._may_save_now and self._committer.only_prints(finished):
-            self._failure = self._finish(self._committer.save(finished))
+            self._failure = self._finish(self._committer.print_out(finished))
         else:
             self._ready += finished
-        self._note_room()
+            self._note_room()
         if len(self._ready) >= self._enough or self._failure is not None:
             self._woken.set()
 

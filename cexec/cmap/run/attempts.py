@@ -109,7 +109,9 @@ class Attempts:
         if parts.live is not None:
             run.live = parts.live(task)
         try:
-            given = parts.worklist.in_slot(task, self._take_slot(attempt))
+            given = task
+            if parts.worklist.has_slots:
+                given = parts.worklist.in_slot(task, self._take_slot(attempt))
             run.job = make_job(given, files, None if run.live is None else run.live.listeners, parts.program)
         except LocalError as error:
             run.ending = AttemptEnding(How.REFUSED_FOR_GOOD, str(error))

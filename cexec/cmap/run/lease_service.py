@@ -74,7 +74,7 @@ class LeaseService:
                     self._lose(lease)
                     return
                 good = True
-                run = await self._following(lease, worker)
+                run = await self._following(lease, worker, run.owner)
         finally:
             del self._weights[lease]
             worker.leases -= 1
@@ -84,19 +84,19 @@ class LeaseService:
             else:
                 lease.close()
 
-    async def _following(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
+    async def _following(self, lease: Lease, worker: KnownWorker, owner: asyncio.Task[None] | None) -> TaskRun | None:
         """Returns what this lease runs next, when it has its turn; None: the lease is not needed any more."""
         behind = self._behind.get(lease)
         if behind is not None:
             del self._behind[lease]
             self._scheduler.turn_came(behind.attempt)
             behind.turn_came()
-            behind.owner = asyncio.current_task()
+            behind.owner = owner
             return await self._give_behind(lease, behind)
         if not self._useful(lease) or self._pacing.contended(self._clock()):
             return None
         if await lease.offered(IDLE_PATIENCE):
-            return await self._give(lease, worker)
+            return await self._give(lease, worker, owner)
         if self._useful(lease):
             self._pacing.waited_in_vain(self._clock())
         return None
@@ -150,7 +150,7 @@ class LeaseService:
             run.cancelled = True
             run.owner.cancel()
 
-    async def _give(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
+    async def _give(self, lease: Lease, worker: KnownWorker, owner: asyncio.Task[None] | None) -> TaskRun | None:
         until = self._clock() + HOLD
         while (run := self._attempts.next_for(worker)) is None:
             if self._parts.saver.full:  # many tasks have ended in one moment
@@ -162,7 +162,7 @@ class LeaseService:
                 return None
             await asyncio.sleep(due - self._clock())
         assert run.job is not None
-        run.owner = asyncio.current_task()
+        run.owner = owner
         lease.give(run.job.go(run.attempt.number))
         return run
 

@@ -118,20 +118,16 @@ class Median:
     def __init__(self) -> None:
         self._lower: list[float] = []  # negative: the greatest comes first
         self._upper: list[float] = []
+        self.value: float | None = None  # None as long as there are too few
 
     def add(self, value: float) -> None:
         if len(self._lower) > len(self._upper):
             heappush(self._upper, -heappushpop(self._lower, -value))
         else:
             heappush(self._lower, -heappushpop(self._upper, value))
-
-    @property
-    def value(self) -> float | None:
-        if len(self._lower) + len(self._upper) < self.ENOUGH:
-            return None
-        if len(self._lower) > len(self._upper):
-            return -self._lower[0]
-        return (self._upper[0] - self._lower[0]) / 2
+        lower, upper = len(self._lower), len(self._upper)
+        if lower + upper >= self.ENOUGH:
+            self.value = -self._lower[0] if lower > upper else (self._upper[0] - self._lower[0]) / 2
 
 
 @dataclass(slots=True, frozen=True)

@@ -158,8 +158,10 @@ class Scheduler:
             return None
         if not self._occupancy.may_wait(worker) or self._few_are_left:
             return None
-        # Another name: what may not wait there, the worker may have all the same.
-        task = self._retries.take(f"{worker} ahead", partial(self._may_wait, worker, now))
+        task = None
+        if self._retries:
+            # Another name: what may not wait there, the worker may have all the same.
+            task = self._retries.take(f"{worker} ahead", partial(self._may_wait, worker, now))
         if task is None and self._upcoming:
             task = self._take_upcoming()
         return None if task is None else self._attempt(task, worker, now, waits=True)
@@ -171,7 +173,9 @@ class Scheduler:
 
     @property
     def _few_are_left(self) -> bool:
-        return self._total is not None and self._total - self.begun + self.again <= len(self._running)
+        if self._total is None or self._total - self.begun > len(self._running):
+            return False
+        return self._total - self.begun + self.again <= len(self._running)
 
     def _attempt(self, task: int, worker: str, now: float, *, waits: bool) -> TaskAttempt:
         self._all_known = min(self._all_known, now + OTHERS_ANSWER)
@@ -267,7 +271,7 @@ class Scheduler:
 
     def waits_for_others(self, now: float) -> bool:
         """True if a task is to be tried again, and workers may still answer on which it has not failed."""
-        return bool(self.again) and now < self._all_known
+        return now < self._all_known and bool(self.again)
 
     def next_start(self) -> float:
         """Returns when --delay and --rate allow another task to begin."""

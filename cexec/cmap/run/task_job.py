@@ -71,11 +71,35 @@ def make_job(
     heard = listeners or {}
     streams: list[Stream] = [*STANDARD_STREAMS]
     sinks: dict[int, Sink] = {n: OutputSink(files.outputs[kind], heard.get(kind)) for n, kind in KINDS.items()}
-    sources: dict[int, Source] = {}
+    sources: dict[int, Source] = {STANDARD_INPUT: _standard_input(task)}
+    options: dict[str, str] = {}
+    if task.sends or task.texts or task.results:
+        options = _join_files(task, files, streams, sources, sinks)
+    return LeaseJob(
+        streams=streams,
+        sources=sources,
+        sinks=sinks,
+        arguments=task.arguments,
+        environment=task.environment,
+        options=options,
+        program=None if program is None else program.at(FIRST_FILE + len(streams) - len(STANDARD_STREAMS)),
+    )
+
+
+def _join_files(
+    task: Task,
+    files: AttemptFiles,
+    streams: list[Stream],
+    sources: dict[int, Source],
+    sinks: dict[int, Sink],
+) -> dict[str, str]:
+    """Adds the files that the job is given, and those that come back; returns what its options say of them.
+
+    All sources are closed if one cannot be read.
+    """
     given = [name for name, _ in (*task.sends, *task.texts)]
     fetched = [result.name for result in task.results if result.kind == FILE]
     try:
-        sources[STANDARD_INPUT] = _standard_input(task)
         for number, (_, path) in enumerate(task.sends, FIRST_FILE):
             sources[number] = PathSource(path)
         for number, (_, text) in enumerate(task.texts, FIRST_FILE + len(task.sends)):
@@ -88,15 +112,7 @@ def make_job(
     for number, name in enumerate(fetched, FIRST_FILE + len(given)):
         sinks[number] = OutputSink(files.outputs[name])
         streams.append(Stream(number, WRITES, FILE_KIND, name=name))
-    return LeaseJob(
-        streams=streams,
-        sources=sources,
-        sinks=sinks,
-        arguments=task.arguments,
-        environment=task.environment,
-        options={FETCH_ON_FAILURE: NO} if fetched else {},
-        program=None if program is None else program.at(FIRST_FILE + len(given) + len(fetched)),
-    )
+    return {FETCH_ON_FAILURE: NO} if fetched else {}
 
 
 def _standard_input(task: Task) -> Source:

@@ -70,7 +70,10 @@ class TaskRun:
     @property
     def received(self) -> int:
         """Counts the bytes that have come back so far."""
-        return sum(output.size for output in self.files.outputs.values())
+        size = 0
+        for output in self.files.outputs.values():
+            size += output.size
+        return size
 
     def missing(self) -> dict[str, str]:
         """Returns the names of the files that did not come, and why."""

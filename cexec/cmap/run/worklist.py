@@ -121,6 +121,11 @@ class Worklist:
     def task(self, number: int) -> Task:
         return self._tasks.get(number) or self._plan.task(number)
 
+    @property
+    def has_slots(self) -> bool:
+        """True if the numbers of slots are wanted."""
+        return self._plan.has_slot
+
     def in_slot(self, task: Task, slot: int) -> Task:
         """Returns the task with the number of the slot in which it is run."""
         return self._plan.with_slot(task, slot)

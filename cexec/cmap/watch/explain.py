@@ -68,8 +68,13 @@ class StatusNote(Observer):
 def explain(path: str, task: int | None, now: float) -> list[str]:
     """Returns lines about one task, or about all if `task` is None."""
     with reading(path) as database:
-        story = _Story(database, path, now)
-        return story.all() if task is None else story.one(task)
+        return explain_database(database, path, task, now)
+
+
+def explain_database(database: sqlite3.Connection, path: str, task: int | None, now: float) -> list[str]:
+    """As `explain`, of a journal that is open; `path` is its name."""
+    story = _Story(database, path, now)
+    return story.all() if task is None else story.one(task)
 
 
 class _Story:

@@ -66,9 +66,9 @@ def sign_statement(signing_seed: bytes, label: bytes, *parts: bytes) -> bytes:
 
 
 class Certificate:
-    """A statement of the authority about one client or worker."""
+    """A statement of the authority about one client or worker.  It does not change once it is signed."""
 
-    __slots__ = ("name", "not_after", "not_before", "public_key", "role", "serial", "signature")
+    __slots__ = ("_encoded", "name", "not_after", "not_before", "public_key", "role", "serial", "signature")
 
     LABEL = b"cexec 1 certificate"
 
@@ -91,6 +91,7 @@ class Certificate:
         self.not_after = not_after
         self.public_key = public_key
         self.signature = signature
+        self._encoded = b""  # from its first use on: a worker puts its own into every alert
 
     @classmethod
     def issue(
@@ -128,7 +129,8 @@ class Certificate:
         return cls(role, name, serial, not_before, not_after, public_key, signature)
 
     def encode(self) -> bytes:
-        return self.signed_part() + self.signature
+        self._encoded = self._encoded or self.signed_part() + self.signature
+        return self._encoded
 
     def signed_part(self) -> bytes:
         writer = Writer().u8(CERTIFICATE_VERSION).u8(_ROLE_CODES[self.role]).text(self.name).u64(self.serial)

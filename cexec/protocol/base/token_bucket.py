@@ -1,10 +1,12 @@
 """A token bucket: how much of something may be spent in a second, and how much at once.
 
-Contract: `left(now)` is True if anything is left.  `spend(amount)` takes it away, even more than is left: the bucket
-then fills up from below zero.  Pure; times are seconds of a monotonic clock.
+Contract: `left(now)` is True if anything is left, and `due` says when it will be.  `spend(amount)` takes it away, even
+more than is left: the bucket then fills up from below zero.  Pure; times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
+
+SOON = 0.000_1  # seconds (ours) behind the moment at which nothing is owed any more
 
 
 class TokenBucket:
@@ -26,3 +28,7 @@ class TokenBucket:
 
     def spend(self, amount: float) -> None:
         self._left -= amount
+
+    def due(self, now: float) -> float:
+        """Returns when anything is left again, if nothing is spent until then."""
+        return now if self.left(now) else now - self._left / self._rate + SOON

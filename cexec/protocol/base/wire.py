@@ -38,7 +38,10 @@ class Reader:
         return int.from_bytes(self.take(size), "big")
 
     def u8(self) -> int:
-        return self.integer(1)
+        if self._position == len(self._data):
+            return self.integer(1)  # raises
+        self._position += 1
+        return self._data[self._position - 1]
 
     def u16(self) -> int:
         return self.integer(2)
@@ -153,6 +156,8 @@ class Writer:
 
 
 def _decode(data: bytes) -> str:
+    if not data:
+        return ""  # most streams of a program have no name
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

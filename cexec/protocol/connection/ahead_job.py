@@ -42,6 +42,7 @@ class AheadJob:
     def send(self, inputs: Mapping[int, bytes]) -> list[bytes]:
         """Returns the frames of GO and of the whole input; `ValueError` if it is too long for one record."""
         result = [frames.frame(frames.GO, self.go.encode(), job=self.number)]
+        size = FRAME_LENGTH + len(result[0])
         for stream in self.go.streams:
             if not stream.directions & READS or stream.same_as != stream.number:
                 continue
@@ -50,9 +51,11 @@ class AheadJob:
                 raise ValueError("input is too long for a job in advance")
             if data:
                 result.append(frames.frame(frames.DATA, data, stream.number, job=self.number))
+                size += FRAME_LENGTH + len(result[-1])
             result.append(frames.frame(frames.END, len(data).to_bytes(8, "big"), stream.number, job=self.number))
+            size += FRAME_LENGTH + len(result[-1])
             self._sent[stream.number] = len(data)
-        if sum(FRAME_LENGTH + len(frame) for frame in result) > FRAME_LENGTH + MAXIMUM_FRAME:
+        if size > FRAME_LENGTH + MAXIMUM_FRAME:
             raise ValueError("job is too long for one record")
         return result
 

@@ -55,7 +55,8 @@ EXITED = 0
 SIGNALLED = 1
 LIMITED = 2  # ended by a limit that `message` names
 
-EXIT_HEAD = 26  # bytes of an EXIT before its endings and their number
+STREAM_FRONT = 6  # bytes of a stream in GO before its name
+EXIT_HEAD = 28  # bytes of an EXIT before its endings, with their number
 ENDING_SIZE = 12  # bytes of one of them
 
 ENDED = 1  # how a stream ended
@@ -83,7 +84,7 @@ def parse(data: memoryview, *, numbered: bool = False) -> tuple[int, int, memory
     stream = data[2] << 8 | data[3]
     if stream >= MAXIMUM_STREAMS or (stream and data[0] not in OF_A_STREAM):
         raise ProtocolError("frame has an impossible stream number")
-    if len(data) > FRAME_HEADER and data[0] in WITHOUT_BODY:
+    if data[0] in WITHOUT_BODY and len(data) > FRAME_HEADER:
         raise ProtocolError("frame has a body but its type has none")
     return data[0], stream, data[FRAME_HEADER:]
 
@@ -197,10 +198,7 @@ class Go:
             raise ProtocolError("GO is too long")
         reader = Reader(body)
         job_id, attempt = reader.take(IDENTITY_SIZE), reader.u16()
-        streams = [
-            Stream(reader.u16(), reader.u8(), reader.u8(), reader.u16(), reader.text())
-            for _ in range(_bounded(reader.u16(), MAXIMUM_STREAMS))
-        ]
+        streams = [_stream(reader) for _ in range(_bounded(reader.u16(), MAXIMUM_STREAMS))]
         arguments = [_without_nul(reader.take(reader.u32())) for _ in range(reader.u16())]
         environment = [(reader.text(), _without_nul(reader.take(reader.u32()))) for _ in range(reader.u16())]
         options = reader.mapping()
@@ -261,22 +259,27 @@ class Exit:
         return self.status if self.kind == EXITED else 128 + self.status
 
     def encode(self) -> bytes:
-        writer = Writer().u8(self.kind).u8(self.status)
-        writer.u64(self.user_time).u64(self.system_time).u64(self.memory).u16(len(self.endings))
-        for ending in self.endings:
-            writer.u16(ending.number).u8(ending.direction).u8(ending.ending).u64(ending.count)
-        return bytes(writer.long_bytes(text_body(self.message)))
+        endings, message = self.endings, text_body(self.message)
+        numbers = (self.user_time, self.system_time, self.memory)  # without a `Writer`, see `decode`
+        parts = [bytes((self.kind, self.status)), *(number.to_bytes(8, "big") for number in numbers)]
+        parts.append(len(endings).to_bytes(2, "big"))
+        for one in endings:
+            parts.append(bytes((one.number >> 8, one.number & 0xFF, one.direction, one.ending)))
+            parts.append(one.count.to_bytes(8, "big"))
+        return b"".join((*parts, len(message).to_bytes(2, "big"), message))
 
     @classmethod
     def decode(cls, body: Bytes) -> Exit:
         reader = Reader(body)  # which costs much for each small number, and a job has many of them
         head = reader.take(EXIT_HEAD)
         kind, status = head[0], head[1]
-        user_time, system_time, memory = (int.from_bytes(head[at : at + 8], "big") for at in range(2, EXIT_HEAD, 8))
-        endings = _endings(reader.take(ENDING_SIZE * _bounded(reader.u16(), 2 * MAXIMUM_STREAMS)))
-        message = parse_text(reader.long_bytes())
+        number = int.from_bytes
+        user_time, system_time = number(head[2:10], "big"), number(head[10:18], "big")
+        memory = number(head[18:26], "big")
+        endings = _endings(reader.take(ENDING_SIZE * _bounded(head[26] << 8 | head[27], 2 * MAXIMUM_STREAMS)))
+        message = parse_text(said) if (said := reader.long_bytes()) else ""
         reader.finish()
-        if kind not in (EXITED, SIGNALLED, LIMITED) or any(e.ending not in (1, 2, 3) for e in endings):
+        if kind not in (EXITED, SIGNALLED, LIMITED):
             raise ProtocolError("exit frame is of an unknown kind")
         if kind != EXITED and not 0 < status <= LARGEST_DEATH:
             raise ProtocolError("exit frame names an impossible signal")
@@ -313,9 +316,18 @@ class Refusal:
 def _endings(data: bytes) -> list[Ending]:
     endings = []
     for at in range(0, len(data), ENDING_SIZE):
+        ending = data[at + 3]
+        if ending not in (ENDED, READER_CLOSED, STREAM_BROKEN):
+            raise ProtocolError("exit frame is of an unknown kind")
         count = int.from_bytes(data[at + 4 : at + ENDING_SIZE], "big")
-        endings.append(Ending(data[at] << 8 | data[at + 1], data[at + 2], data[at + 3], count))
+        endings.append(Ending(data[at] << 8 | data[at + 1], data[at + 2], ending, count))
     return endings
+
+
+def _stream(reader: Reader) -> Stream:
+    front = reader.take(STREAM_FRONT)
+    name = reader.text()
+    return Stream(front[0] << 8 | front[1], front[2], front[3], front[4] << 8 | front[5], name)
 
 
 def _bounded(count: int, largest: int) -> int:

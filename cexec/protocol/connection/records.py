@@ -24,8 +24,19 @@ FIRST_BUFFER = 4096  # bytes (protocol): the longest first record of a worker; a
 SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other
 MAXIMUM_WAITING = 64  # records or frames (ours) that may wait to be sent; then a driver must not add any
 NOTHING = memoryview(b"")
-SHORT_DATA = 1024  # bytes (ours) of a stream that are copied, so that they share a record with other frames
+SHORT_DATA = 8192  # bytes (ours) of a stream that are copied, so that they share a record with other frames
 SHORT_TEXT = 2 * SHORT_DATA  # bytes (ours) of frames that are sealed in memory which is kept for them
+
+
+class SendBuffer:
+    """Memory for one long record; `data` is the place of its stream's bytes."""
+
+    __slots__ = ("data", "memory")
+
+    def __init__(self, memory: sodium.BoxMemory, start: int) -> None:
+        """`start`: bytes before the data."""
+        self.memory = memory
+        self.data = memory.view[start : start + MAXIMUM_DATA]
 
 
 class Records:
@@ -46,6 +57,7 @@ class Records:
         self.cipher = cipher
         self.packed = packed
         self._before_frame = FRAME_LENGTH if packed else 0  # bytes
+        self._before_data = self._before_frame + FRAME_HEADER  # bytes
         self._sending_key = sending_key
         self._receiving_key = receiving_key
         self._boxes: sodium.BoxMaker | None = None  # of short records, once there is one
@@ -54,16 +66,17 @@ class Records:
         self._shortest_box = self._before_frame + FRAME_HEADER + cipher.tag_size  # bytes
         self._proved_box = self._before_frame + MAXIMUM_FRAME + cipher.tag_size  # bytes of the longest box
         self._longest_box = self._proved_box if proved else FIRST_BUFFER - RECORD_HEADER
-        self._incoming = memoryview(bytearray(FIRST_BUFFER))
+        self._incoming = sodium.BoxMemory(cipher, receiving_key, FIRST_BUFFER)
+        self._room = self._incoming.view  # where the next bytes go if none wait
         self._start = 0
         self._end = 0
         self._opened = NOTHING  # frames of the last record that have not been taken
         self._failure: ProtocolError | None = None
         self._frames: list[bytes] = []  # that share the next record
-        self._free: list[memoryview] = []
+        self._free: list[SendBuffer] = []
         self._allocated = 0
         self._outgoing: list[memoryview] = []  # oldest first; the first may be partly sent
-        self._owners: list[memoryview | None] = []  # the data buffer behind each outgoing view, if it is one
+        self._owners: list[SendBuffer | None] = []  # the data buffer behind each outgoing view, if it is one
 
     @property
     def keys(self) -> tuple[str, bool, bytes, bytes]:
@@ -79,19 +92,22 @@ class Records:
         """
         if self._start == self._end:
             self._start = self._end = 0
-        if self._end == len(self._incoming) == FIRST_BUFFER and self._longest_box > FIRST_BUFFER:
+            return self._room
+        if self._end == len(self._incoming.view) == FIRST_BUFFER and self._longest_box > FIRST_BUFFER:
             # This is not done earlier, because a short job never needs it, and the kernel's work to provide the memory
             # takes longer than all else that a short job does here.
-            larger = memoryview(bytearray(2 * (RECORD_HEADER + self._proved_box)))
-            larger[self._start : self._end] = self._incoming[self._start : self._end]
+            larger = sodium.BoxMemory(self.cipher, self._receiving_key, 2 * (RECORD_HEADER + self._proved_box))
+            larger.view[self._start : self._end] = self._incoming.view[self._start : self._end]
             self._incoming = larger
+            self._room = larger.view[: 2 * RECORD_HEADER + self._longest_box]
+        incoming = self._incoming.view
         limit = self._start + 2 * RECORD_HEADER + self._longest_box
-        if limit > len(self._incoming) and self._start:
+        if limit > len(incoming) and self._start:
             present = self._end - self._start
-            self._incoming[:present] = self._incoming[self._start : self._end]
+            incoming[:present] = incoming[self._start : self._end]
             limit -= self._start
             self._start, self._end = 0, present
-        return self._incoming[self._end : limit]
+        return incoming[self._end : limit]
 
     def received(self, size: int) -> None:
         """Notes that `size` bytes were put into the receive buffer."""
@@ -117,31 +133,31 @@ class Records:
             raise self._failure
         if self._opened:
             return self._next_packed()
-        present = self._end - self._start
-        if present < RECORD_HEADER:
+        incoming, start = self._incoming, self._start
+        front = start + RECORD_HEADER
+        if self._end < front:
             return None
-        front = self._start + RECORD_HEADER
-        header = bytes(self._incoming[self._start : front])
-        size = int.from_bytes(header, "big")
+        size = int.from_bytes(incoming.octets[start:front], "big")
         if not self._shortest_box <= size <= self._longest_box:
             self._failure = ProtocolError("record has an impossible length")
             raise self._failure
-        if present < RECORD_HEADER + size:
+        end = front + size
+        if self._end < end:
             return None
-        box = self._incoming[front : front + size]
         try:
-            length = self.cipher.open(self._receiving_key, self._received_records, box, header)
+            opened = front + incoming.open(self._received_records, start, size)
         except ProtocolError as error:
             self._failure = error
             raise
         self._received_records += 1
-        self._start += RECORD_HEADER + size
+        self._start = end
         self._longest_box = self._proved_box
         if not self.packed:
-            return box[:length]
-        if int.from_bytes(box[:FRAME_LENGTH], "big") == length - FRAME_LENGTH:  # one frame: the usual case
-            return box[FRAME_LENGTH:length]
-        self._opened = box[:length]
+            return incoming.view[front:opened]
+        first = front + FRAME_LENGTH
+        if int.from_bytes(incoming.octets[front:first], "big") == opened - first:  # one frame: the usual case
+            return incoming.view[first:opened]
+        self._opened = incoming.view[front:opened]
         return self._next_packed()
 
     def _next_packed(self) -> memoryview:
@@ -185,30 +201,46 @@ class Records:
 
     def data_buffer(self) -> memoryview | None:
         """Room for `MAXIMUM_DATA` bytes of a stream, or None while all buffers wait to be sent."""
-        if self.congested:
+        if len(self._outgoing) + len(self._frames) >= MAXIMUM_WAITING:
             return None
         if not self._free:
             if self._allocated == SEND_BUFFERS:
                 return None
-            self._free.append(memoryview(bytearray(RECORD_HEADER + self._proved_box)))
+            memory = sodium.BoxMemory(self.cipher, self._sending_key, RECORD_HEADER + self._proved_box)
+            self._free.append(SendBuffer(memory, RECORD_HEADER + self._before_data))
             self._allocated += 1
-        start = RECORD_HEADER + self._before_frame + FRAME_HEADER
-        return self._free[-1][start : start + MAXIMUM_DATA]
+        return self._free[-1].data
 
     def send_data(self, head: bytes, size: int) -> None:
         """Sends the first `size` bytes of `data_buffer()` as a frame with this 4-byte head."""
-        start = RECORD_HEADER + self._before_frame
         if self.packed:
             if size <= SHORT_DATA:  # sealing it with others costs less than sealing it where it is
-                data = self._free[-1][start + FRAME_HEADER : start + FRAME_HEADER + size]
-                self._frames.append(head + bytes(data))
+                self._frames.append(head + bytes(self._free[-1].data[:size]))
                 return
             self._seal_frames()
-        buffer = self._free.pop()
+        self.keep(self.seal_data(head, size))
+
+    def keep(self, rest: memoryview) -> None:
+        """Lets the record of `seal_data`, or the rest of it, wait for the kernel."""
+        self._outgoing.append(rest)
+        self._owners.append(self._free.pop())
+
+    def seal_data(self, head: bytes, size: int) -> memoryview:
+        """Makes the record of `send_data` and returns it, for a kernel that usually takes it at once.
+
+        It has to be sent before anything else, and only if `all_sent`.  What the kernel does not take is to be given to
+        `keep`.
+        """
+        memory = self._free[-1].memory
+        text = self._before_data + size
+        box = text + self.cipher.tag_size
         if self.packed:
-            buffer[RECORD_HEADER:start] = (FRAME_HEADER + size).to_bytes(FRAME_LENGTH, "big")
-        buffer[start : start + FRAME_HEADER] = head
-        self._seal(buffer, self._before_frame + FRAME_HEADER + size, buffer)
+            start = (box << 32 | FRAME_HEADER + size).to_bytes(RECORD_HEADER + FRAME_LENGTH, "big")
+        else:
+            start = box.to_bytes(RECORD_HEADER, "big")
+        memory.seal(self._sent_records, start + head, text)
+        self._sent_records += 1
+        return memory.view[: RECORD_HEADER + box]
 
     def send_frame(self, frame: bytes) -> None:
         """Sends a frame that is not stream data, behind all that came before it."""
@@ -242,16 +274,16 @@ class Records:
             self._seal_bytes(len(frame).to_bytes(FRAME_LENGTH, "big") + frame if self.packed else frame)
             return
         parts: list[bytes] = []
-        size = 0
+        size, before = 0, self._before_frame
         for frame in self._frames:
-            more = self._before_frame + len(frame)
-            if parts and size + more > self._before_frame + MAXIMUM_FRAME:
+            length = len(frame)
+            if parts and size + length > MAXIMUM_FRAME:
                 self._seal_bytes(b"".join(parts))
                 parts, size = [], 0
-            if self.packed:
-                parts.append(len(frame).to_bytes(FRAME_LENGTH, "big"))
+            if before:
+                parts.append(length.to_bytes(FRAME_LENGTH, "big"))
             parts.append(frame)
-            size += more
+            size += before + length
         self._frames.clear()
         if parts:
             self._seal_bytes(b"".join(parts))
@@ -262,7 +294,7 @@ class Records:
         if size > SHORT_TEXT:
             buffer = memoryview(bytearray(RECORD_HEADER + size + self.cipher.tag_size))
             buffer[RECORD_HEADER : RECORD_HEADER + size] = text
-            self._seal(buffer, size, None)
+            self._seal(buffer, size)
             return
         if self._boxes is None:
             self._boxes = sodium.BoxMaker(self.cipher, self._sending_key, SHORT_TEXT)
@@ -271,12 +303,11 @@ class Records:
         self._owners.append(None)
         self._sent_records += 1
 
-    def _seal(self, buffer: memoryview, size: int, owner: memoryview | None) -> None:
-        """Seals `size` bytes behind the place of the header.  `owner`: the data buffer that is free when it is sent."""
-        box_size = size + self.cipher.tag_size
-        header = box_size.to_bytes(RECORD_HEADER, "big")
+    def _seal(self, buffer: memoryview, size: int) -> None:
+        """Seals `size` bytes behind the place of the header."""
+        header = (size + self.cipher.tag_size).to_bytes(RECORD_HEADER, "big")
         buffer[:RECORD_HEADER] = header
         self.cipher.seal(self._sending_key, self._sent_records, buffer[RECORD_HEADER:], size, header)
         self._sent_records += 1
-        self._outgoing.append(buffer[: RECORD_HEADER + box_size])
-        self._owners.append(owner)
+        self._outgoing.append(buffer)
+        self._owners.append(None)

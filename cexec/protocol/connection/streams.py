@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Stream
 
 OPEN = 0  # else one of frames.ENDED, READER_CLOSED, STREAM_BROKEN
+# Bytes (ours).  With less credit no record is made: a small record costs nearly as much CPU time as a large one, and
+# the peer gives new credit long before its window is used up.
+LEAST_CREDIT = 64 * 1024
 LARGEST_CREDIT = 1 << 40  # bytes (ours): a peer that grants more is broken, not fast
 
 
@@ -72,11 +75,12 @@ class Outgoing:
 class Incoming:
     """`received` and `consumed` count bytes; `window` is the credit that the peer has left."""
 
-    __slots__ = ("_unacknowledged", "_whole", "consumed", "number", "received", "state", "window")
+    __slots__ = ("_unacknowledged", "_worth", "consumed", "number", "received", "state", "window")
 
     def __init__(self, number: int, window: int) -> None:
         self.number = number
-        self.window = self._whole = window
+        self.window = window
+        self._worth = window // 4  # bytes of credit that are worth a frame
         self.received = 0
         self.consumed = 0
         self.state = OPEN
@@ -100,7 +104,7 @@ class Incoming:
             raise ValueError("more is consumed than was received")
         self.consumed += size
         self._unacknowledged += size
-        return self.state == OPEN and self._unacknowledged >= self._whole // 4
+        return self._unacknowledged >= self._worth and self.state == OPEN
 
     def grant(self) -> int:
         """Returns the credit to be granted to the peer now; 0 if it needs none."""

@@ -10,6 +10,8 @@ docs/protocol.md section 5.2.
 
 from __future__ import annotations
 
+from struct import Struct
+
 from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, verify_signature
@@ -39,6 +41,10 @@ COMPLAINTS = ("", "no answer", "disconnected", "protocol", "signature", "timed o
 MAXIMUM_RUNNING = 48  # (protocol) numbers of running jobs in one alert
 TOO_MANY = 255  # (protocol) instead of their count: more jobs run than can be told
 MAXIMUM_ACKNOWLEDGED = 64  # (protocol) sequence numbers in one acknowledgement
+
+_FRONT = Struct(">BBB")  # outcome, status, complaint
+# Job id, attempt, instance, series, sequence, clock, duration, received, sent.
+_FIGURES = Struct(f">{IDENTITY_SIZE}sH{IDENTITY_SIZE}s{IDENTITY_SIZE}sQQIQQ")
 
 
 class Alert:
@@ -92,9 +98,11 @@ class Alert:
         self.sent = sent
 
     def encode(self) -> bytes:
-        writer = Writer().u8(self.outcome).u8(self.status).u8(self.complaint).short_bytes(self.certificate.encode())
-        writer.raw(self.job_id).u16(self.attempt).raw(self.instance).raw(self.series).u64(self.sequence)
-        writer.u64(self.clock).u32(min(self.duration, 0xFFFFFFFF)).u64(self.received).u64(self.sent)
+        writer = Writer().raw(_FRONT.pack(self.outcome, self.status, self.complaint))
+        writer.short_bytes(self.certificate.encode())
+        figures = (self.job_id, self.attempt, self.instance, self.series, self.sequence, self.clock,
+                   min(self.duration, 0xFFFFFFFF), self.received, self.sent)  # fmt: skip
+        writer.raw(_FIGURES.pack(*figures))
         for text in (self.client_name, self.client_address, self.worker_name, self.worker_address):
             writer.text(text[:MAXIMUM_NAME])
         if self.running is None or len(self.running) > MAXIMUM_RUNNING:
@@ -107,16 +115,11 @@ class Alert:
     @classmethod
     def decode(cls, data: bytes) -> Alert:
         reader = Reader(data)
-        outcome, status, complaint = reader.u8(), reader.u8(), reader.u8()
+        outcome, status, complaint = _FRONT.unpack(reader.take(_FRONT.size))
         certificate = Certificate.decode(reader.short_bytes())
-        job_id, attempt, instance, series = (
-            reader.take(IDENTITY_SIZE),
-            reader.u16(),
-            reader.take(IDENTITY_SIZE),
-            reader.take(IDENTITY_SIZE),
+        job_id, attempt, instance, series, sequence, clock, duration, received, sent = _FIGURES.unpack(
+            reader.take(_FIGURES.size)
         )
-        sequence, clock, duration = reader.u64(), reader.u64(), reader.u32()
-        received, sent = reader.u64(), reader.u64()
         client_name, client_address, worker_name, worker_address = (reader.text() for _ in range(4))
         count = reader.u8()
         if count > MAXIMUM_RUNNING and count != TOO_MANY:

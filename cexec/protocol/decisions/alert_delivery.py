@@ -53,8 +53,12 @@ class Outbox:
         result: list[tuple[bytes, int]] = []
         limit = TRANSMISSIONS_TO_LOGGERS if self._loggers else TRANSMISSIONS
         sparing = not self._loggers and len(self._waiting) > MANY_WAITING
-        while (due := self.next_timeout()) is not None and due <= now:
-            _, sequence = heappop(self._timers)
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            timer = heappop(timers)
+            if not self._valid(*timer):
+                continue
+            sequence = timer[1]
             _, interval, copies, data = self._waiting.pop(sequence)
             if not copies or not sparing:
                 result.append((data, copies))

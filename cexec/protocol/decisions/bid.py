@@ -64,10 +64,10 @@ class Bidder:
 
     consider -> DELAYED -> READY -> Connect -> CONNECTING -> reserved -> RESERVED -> started -> RUNNING -> finished
 
-    `failed` and `released` lead back to DELAYED, `withdrawn` to READY, and `hold` from READY to RESERVED.  READY leads
-    back to DELAYED if this worker rests from the jobs of the client.  An announcement whose source is not proved is
-    TRYING instead of CONNECTING; if it finds no place it stays DELAYED and leads to Prove, until it is `proved`.  What
-    is claimed or expires leaves with Forget, but never while a slot is held for it.
+    `failed` and `released` lead back to DELAYED, `withdrawn` to READY.  A lease begins at READY, or at RESERVED with
+    `hold`.  READY leads back to DELAYED if this worker rests from the jobs of the client.  An announcement whose source
+    is not proved is TRYING instead of CONNECTING; if it finds no place it stays DELAYED and leads to Prove, until it is
+    `proved`.  What is claimed or expires leaves with Forget, but never while a slot is held for it.
 
     `competition` is told of other workers, `slots` has the counts, `accounts` has what each client has of them, and
     `unproved` the allowances.
@@ -104,13 +104,14 @@ class Bidder:
     def consider(
         self, identity: bytes, weight: int, wanted_for: float, now: float, *, extra_delay: float = 0.0,
         targeted: bool = False, origin: Origin = NOBODY, new_way: bool = False, standing: Standing = Standing.PROVED,
-        source: str = "", proves: bool = True,
+        source: str = "", proves: bool = True, clock: int = 0, came: float | None = None,
     ) -> None:  # fmt: skip
         """Hear an announcement that this worker can serve.
 
         `targeted`: it is meant for this worker, so there is no race.  `new_way`: there is a way to its client by which
         no connection has failed.  `standing`: that of the best way to its client, and `source` its host.  `proves`:
-        the client is one that can prove itself, it is not of version 0.1.0.
+        the client is one that can prove itself, it is not of version 0.1.0.  `clock`: when the client made it, by its
+        own clock.  `came`: when it came, if that was not now: the latest are put to us first.
         """
         self._now = now
         expires = now + max(0.0, min(wanted_for, LONGEST_WANTED))
@@ -135,8 +136,8 @@ class Bidder:
             self._events.append(Forget(identity, over=True))
             return
         announcement = RememberedAnnouncement(
-            identity, weight, now, expires, targeted=targeted, origin=origin, standing=standing, source=source,
-            proves=proves,
+            identity, weight, now if came is None else came, expires, targeted=targeted, origin=origin,
+            standing=standing, source=source, proves=proves, clock=clock,
         )  # fmt: skip
         if not self._remember(announcement):
             return
@@ -146,7 +147,7 @@ class Bidder:
         if self.slots.free and delay < SILENT:
             announcement.telling.due = now + SILENT
         else:
-            announcement.telling.due = self._words.first(announcement, now + self._hesitation(targeted))
+            announcement.telling.due = self._words.first(announcement, now, self._hesitation(targeted))
         self._fire(announcement, now)
 
     def proved(self, identity: bytes, now: float) -> None:
@@ -174,11 +175,20 @@ class Bidder:
 
         To be told before its last job has `finished`, else that slot is given to another that waits.
         """
-        self._now = now
-        origin = Origin(client, family=family)
-        announcement = RememberedAnnouncement(identity, weight, now, inf, targeted=True, origin=origin)
-        self._remember(announcement)
-        self._places.add(announcement)
+        self._places.add(self._lease(identity, weight, now, Origin(client, family=family)))
+
+    def hold(
+        self, identity: bytes, weight: int, now: float, client: bytes = b"", family: bytes = b"", *, latency: float
+    ) -> None:
+        """Hear the same of a lease that was allowed to go on while nobody else waited.
+
+        To be told after its last job has `finished`: it has that slot already, and takes part in no draw.
+        """
+        announcement = self._lease(identity, weight, now, Origin(client, family=family))
+        if self.slots.free:
+            self._reserve(announcement, now, latency)
+        else:
+            self._places.add(announcement)
 
     def claimed(self, identity: bytes, connected: int, now: float) -> None:
         """Hear a genuine CLAIM, of this worker's win or another's; `connected` is the client's hint."""
@@ -235,14 +245,6 @@ class Bidder:
         self._reserve(announcement, now, latency)
         self._reputation.reserved(now)
         return True
-
-    def hold(self, identity: bytes, now: float, *, latency: float = 0.0) -> None:
-        """Reserves the slot of its last job for a lease that was allowed to go on while nobody else waited."""
-        announcement = self._announcements.get(identity)
-        if announcement is not None and announcement.state == READY and self.slots.free:
-            self._now = now
-            self._places.discard(announcement)
-            self._reserve(announcement, now, latency)
 
     def released(self, identity: bytes, now: float) -> None:
         """CANCEL came, or no GO in time: the reserved slot is free again."""
@@ -384,6 +386,13 @@ class Bidder:
             self._places.proved(announcement, now)
         else:
             self._places.doubted(announcement, standing, now)
+
+    def _lease(self, identity: bytes, weight: int, now: float, origin: Origin) -> RememberedAnnouncement:
+        """Remembers the next job of a lease, which is wanted as long as its connection lasts."""
+        self._now = now
+        announcement = RememberedAnnouncement(identity, weight, now, inf, targeted=True, origin=origin)
+        self._remember(announcement)
+        return announcement
 
     def _remember(self, announcement: RememberedAnnouncement) -> bool:
         """Returns False if there is no room for it."""

@@ -5,6 +5,9 @@ so once for a job, until COMPLAINT_LIFETIME after the job's end, if the client h
 `slowness` is in seconds, for the length of the rests.  `held_until` says when the next job may be taken, and
 `client_held_until` when the next job of one client.  docs/placement.md.  Pure.
 
+A worker also knows what the others think of it: if its latest word to them was that a job has succeeded, they rest for
+its sake.  Then it does not rest for theirs, or all would wait for each other.
+
 The complaints of one client must not keep a worker from the jobs of others:
 - While a client's complaint stands, more complaints of it lengthen the rests from its own jobs only.
 - A job that succeeds ends all complaints.  A client whose complaint was ended by another client's job is believed less
@@ -14,6 +17,8 @@ The complaints of one client must not keep a worker from the jobs of others:
 from __future__ import annotations
 
 from math import inf
+
+from cexec.protocol.decisions.rivals import LIFETIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +78,10 @@ class Slowness:
 class Complaints:
     """The complaints about one worker."""
 
-    __slots__ = ("_began_at", "_common", "_doubts", "_jobs", "_rested_at", "_rests", "_slowness", "_standing")
+    __slots__ = (
+        "_began_at", "_common", "_doubts", "_jobs", "_lost_at", "_rested_at", "_rests", "_slowness", "_standing",
+        "_succeeded_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._jobs: dict[bytes, TakenJob] = {}  # oldest first
@@ -84,6 +92,8 @@ class Complaints:
         self._rests = 0  # tries that failed, and the first complaint
         self._began_at = -inf  # when the last of them began
         self._doubts: dict[bytes, tuple[int, float]] = {}  # by client: how often it was refuted, and when
+        self._succeeded_at = -inf  # when the last job ended with status 0
+        self._lost_at = -inf  # when the last job ended that broke off, or that its client complained of
 
     # The jobs
 
@@ -92,8 +102,12 @@ class Complaints:
         _put(self._jobs, identity, TakenJob(client, now))
         self._rest(client, now)
 
-    def ended(self, identity: bytes, now: float, *, succeeded: bool) -> None:
-        """Notes that a job has ended, as far as this worker knows."""
+    def ended(self, identity: bytes, now: float, *, completed: bool = True, succeeded: bool) -> None:
+        """Notes that a job has ended, as far as this worker knows.  `completed`: else it broke off."""
+        if succeeded:
+            self._succeeded_at = now
+        elif not completed:
+            self._lost_at = now
         job = self._jobs.get(identity)
         if job is not None:
             job.ended_at = now
@@ -118,6 +132,7 @@ class Complaints:
         job = self._jobs.pop(identity, None)
         if job is None or now - job.ended_at > COMPLAINT_LIFETIME:
             return False
+        self._lost_at = max(self._lost_at, min(job.ended_at, now))
         weight = COMPLAINT_DELAY / DISBELIEF ** self._doubt(job.client, now)
         slowness = self.slowness(now)
         if weight < LEAST_SLOWNESS:
@@ -161,6 +176,8 @@ class Complaints:
         if not slowness or since == -inf:
             return -inf
         shortest = min(slowness, FIRST_REST * 2.0 ** min(self._rests - 1, 10))
+        if self._succeeded_at > max(self._lost_at, since - LIFETIME):
+            return since + shortest
         return rivals.rest_until(since, shortest=shortest, rest=slowness * agreeing)
 
     def _rest(self, client: bytes, now: float) -> None:

@@ -4,7 +4,9 @@ Contract: `tell` returns the event for an announcement whose word is due, or Non
 client that has proved itself is told every QUEUED_INTERVAL that it waits.  Another one is told once, or asked for a
 proof, and again only out of the quota of clients of 0.1.0.  `next_queued` spaces the words to many that are proved,
 `first` those to others: if there are so many of them that one would have to wait, it is told when it is heard again.
-Pure.  docs/protocol.md sections 2.4 and 2.8.
+If a source has had as much as it may, the one of its announcements that was made last gets the next word: a neighbour
+may have used that up with recordings, which are older by the client's own clock, whenever they come.  Pure.
+docs/protocol.md sections 2.4 and 2.8.
 """
 
 from __future__ import annotations
@@ -22,17 +24,35 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.unproved import Unproved
 
 LONGEST_BEHIND = 0.5  # seconds (ours) that a client which is not proved waits for its turn to be told
+LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word is gone
+MAXIMUM_LATEST = 1024  # sources (ours) of which an announcement waits for the next word; the oldest is forgotten
 QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
+
+
+class Latest:
+    """The announcement that gets the next word of its source, and when: at `due`, unless it has been forgotten."""
+
+    __slots__ = ("due", "identity", "newness")
+
+    def __init__(self, announcement: RememberedAnnouncement, due: float) -> None:
+        self.identity = announcement.identity
+        self.newness = announcement.newness
+        self.due = due
+
+    def precedes(self, announcement: RememberedAnnouncement, now: float) -> bool:
+        """Returns True if it is newer than this one, and has not been forgotten."""
+        return self.newness > announcement.newness and now < self.due + LATE
 
 
 class QueueWords:
     """The words of one worker to all clients that wait."""
 
-    __slots__ = ("_next", "_next_first", "_slots", "_unproved")
+    __slots__ = ("_latest", "_next", "_next_first", "_slots", "_unproved")
 
     def __init__(self, slots: Slots, unproved: Unproved) -> None:
         self._slots = slots
         self._unproved = unproved
+        self._latest: dict[str, Latest] = {}  # by source: what gets its next word
         self._next = -inf
         self._next_first = -inf  # likewise for those that are not proved
 
@@ -41,13 +61,20 @@ class QueueWords:
         self._next = max(now, self._next + QUEUED_SPACING)
         return self._next
 
-    def first(self, announcement: RememberedAnnouncement, when: float, *, again: bool = False) -> float:
+    def first(
+        self, announcement: RememberedAnnouncement, now: float, hesitation: float = 0.0, *, again: bool = False
+    ) -> float:
         """Returns when a new client may be told that it waits; inf: not before it is heard again.
 
-        Those that ask `again` come before those that are heard for the first time: a flood asks once.
+        Those that ask `again` come before those that are heard for the first time: a flood asks once.  One whose source
+        has had as much as it may takes no turn from others: `tell` lets it wait for the next word of its source.
         """
+        when = now + hesitation
         if announcement.standing == Standing.PROVED:
             return self.next_queued(when)
+        if not self._unproved.may_tell(announcement, now):
+            over = self._unproved.next_word(announcement, now) == inf or self._precedes(announcement, now)
+            return inf if over else when
         following = max(when, self._next_first + QUEUED_SPACING)
         if following > when + (LONGEST_BEHIND if again else LONGEST_BEHIND / 2.0):
             return inf
@@ -75,11 +102,43 @@ class QueueWords:
         identity, telling = announcement.identity, announcement.telling
         if announcement.standing == Standing.PROVED:
             telling.told(now, QUEUED_INTERVAL)
+            telling.waits = False
             return Queued(identity)
-        if not self._unproved.may_tell(announcement, now):
+        if telling.waits and not self._is_next(announcement):
+            telling.waits, telling.due = False, inf
+            return None
+        if not telling.waits and self._precedes(announcement, now):
             telling.due = inf
             return None
+        if not self._unproved.may_tell(announcement, now):
+            telling.due = self._wait(announcement, now)
+            return None
+        if telling.waits:
+            telling.waits = False
+            del self._latest[announcement.source]
         self._unproved.told(announcement, now)
         telling.told(now, inf)
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)
+
+    def _is_next(self, announcement: RememberedAnnouncement) -> bool:
+        """Returns True if it gets the next word of its source."""
+        latest = self._latest.get(announcement.source)
+        return latest is not None and latest.identity == announcement.identity
+
+    def _precedes(self, announcement: RememberedAnnouncement, now: float) -> bool:
+        """Returns True if the next word of its source is for a newer one."""
+        latest = self._latest.get(announcement.source)
+        return latest is not None and latest.precedes(announcement, now)
+
+    def _wait(self, announcement: RememberedAnnouncement, now: float) -> float:
+        """Returns when it gets a word that its source may not have yet; inf: not before it is heard again."""
+        due = self._unproved.next_word(announcement, now)
+        if due == inf or self._precedes(announcement, now):
+            return inf
+        self._latest.pop(announcement.source, None)
+        if len(self._latest) >= MAXIMUM_LATEST:
+            del self._latest[next(iter(self._latest))]
+        self._latest[announcement.source] = Latest(announcement, due)
+        announcement.telling.waits = True
+        return due

@@ -66,13 +66,14 @@ class Timers:
 
 
 class Telling:
-    """When the client is told that it is queued."""
+    """When the client is told that it is queued, or asked for a proof."""
 
-    __slots__ = ("again", "due", "last")
+    __slots__ = ("again", "due", "last", "waits")
 
     def __init__(self) -> None:
         self.due = inf
         self.last = inf
+        self.waits = False  # for the next word that its source may have
         self.again = 0  # times that it was told because it had asked again
 
     def told(self, now: float, interval: float) -> None:
@@ -128,19 +129,23 @@ class RememberedAnnouncement:
     """An announcement that this worker can serve."""
 
     __slots__ = (
-        "began", "claim_heard", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves", "retry",
-        "source", "standing", "state", "targeted", "telling", "timers", "weight",
+        "began", "claim_heard", "clock", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves",
+        "retry", "source", "standing", "state", "targeted", "telling", "timers", "weight",
     )  # fmt: skip
 
     def __init__(
         self, identity: bytes, weight: int, heard_at: float, expires: float, *, targeted: bool, origin: Origin,
-        standing: Standing = Standing.PROVED, source: str = "", proves: bool = True,
+        standing: Standing = Standing.PROVED, source: str = "", proves: bool = True, clock: int = 0,
     ) -> None:  # fmt: skip
-        """`source`: the host that it seems to come from; `proves`: its client is one that can prove itself."""
+        """`source`: the host that it seems to come from; `proves`: its client is one that can prove itself.
+
+        `clock`: when its client made it, by the client's own clock.
+        """
         self.identity = identity
         self.standing = standing
         self.source = source
         self.proves = proves
+        self.clock = clock
         self.heard_last = heard_at
         self.origin = origin
         self.weight = max(1, min(weight, 65535))
@@ -158,6 +163,11 @@ class RememberedAnnouncement:
     def leased(self) -> bool:
         """A connected client's next job: wanted as long as its connection lasts."""
         return self.timers.expires == inf
+
+    @property
+    def newness(self) -> tuple[int, float]:
+        """Of two announcements of one source, the one that was made later has more of it, or else came later."""
+        return self.clock, self.heard_at
 
     @property
     def holds_slot(self) -> bool:

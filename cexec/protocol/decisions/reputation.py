@@ -113,7 +113,8 @@ class Reputation:
         if outcome in (Outcome.REFUSED, Outcome.UNFIT):
             self._complaints.settled(identity)
         else:
-            self._complaints.ended(identity, now, succeeded=outcome is Outcome.SUCCEEDED)
+            completed, succeeded = outcome is not Outcome.BROKEN, outcome is Outcome.SUCCEEDED
+            self._complaints.ended(identity, now, completed=completed, succeeded=succeeded)
 
     def acknowledged(self, identity: bytes, now: float) -> None:
         """Notes that the client has the result of a job."""

@@ -61,7 +61,7 @@ class Rivals:
         self._words.pop(word.rival, None)
         healthy = word.completed and (word.succeeded or healthy_at != -inf)
         _put(self._words, word.rival, (word.clock, min(word.said_at, now) if healthy else -inf))
-        if self._claims.pop(word.job, None) is None and not word.completed and self._claims:
+        if self._claims.pop(word.job, None) is None and self._claims:
             del self._claims[next(iter(self._claims))]  # a job of a lease, whose claim named another job
         return True
 

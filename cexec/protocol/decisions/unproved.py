@@ -10,6 +10,7 @@ that were heard last.  Pure.  docs/protocol.md section 2.8.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from cexec.protocol.base.token_bucket import TokenBucket
@@ -22,6 +23,7 @@ MAXIMUM_SPENT = 32_768  # announcements (ours): about 4 MB, and an hour's worth 
 MAXIMUM_SOURCES = 1024  # (ours) whose rates are told apart; the one that was asked for longest ago is forgotten
 TRIES_RATE, TRIES_BURST = 2.0, 8.0  # connections a second to one unproved source (ours), and at once
 WORDS_RATE, WORDS_BURST = 50.0, 100.0  # datagrams a second to one unproved source (ours), and at once
+ANSWERS_RATE, ANSWERS_BURST = 25.0, 50.0  # REFUSED and answers to censuses (ours): recordings of them delay no job
 SPARE_TRIES_RATE, SPARE_TRIES_BURST = 0.5, 4.0  # a second (ours), for all clients and relays of 0.1.0 together
 SPARE_WORDS_RATE, SPARE_WORDS_BURST = 10.0, 20.0  # likewise
 
@@ -48,16 +50,21 @@ class Sources:
         """Counts one; `left` was called for this source."""
         self._known[source].spend(1.0)
 
+    def due(self, source: str, now: float) -> float:
+        """Returns when this source may have one again; `left` was called for it."""
+        return self._known[source].due(now)
+
 
 class Unproved:
     """The allowances of all announcements that one worker has heard."""
 
-    __slots__ = ("_spare_tries", "_spare_words", "_spent", "_tries", "_words")
+    __slots__ = ("_answers", "_spare_tries", "_spare_words", "_spent", "_tries", "_words")
 
     def __init__(self) -> None:
         self._spent: dict[bytes, int] = {}  # heard longest ago first
         self._tries = Sources(TRIES_RATE, TRIES_BURST)
         self._words = Sources(WORDS_RATE, WORDS_BURST)
+        self._answers = Sources(ANSWERS_RATE, ANSWERS_BURST)
         self._spare_tries = TokenBucket(SPARE_TRIES_RATE, SPARE_TRIES_BURST, 0.0)
         self._spare_words = TokenBucket(SPARE_WORDS_RATE, SPARE_WORDS_BURST, 0.0)
 
@@ -95,6 +102,10 @@ class Unproved:
             return False
         return not self.told_once(announcement.identity) or (not announcement.proves and self._spare_words.left(now))
 
+    def next_word(self, announcement: RememberedAnnouncement, now: float) -> float:
+        """Returns when an announcement may have its datagram that `may_tell` denies it; inf if it has had it."""
+        return inf if self.told_once(announcement.identity) else self._words.due(announcement.source, now)
+
     def told(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Counts a datagram."""
         if self.told_once(announcement.identity):
@@ -103,11 +114,11 @@ class Unproved:
             self._words.spend(announcement.source)
         self.note_told(announcement.identity)
 
-    def take_word(self, source: str, now: float) -> bool:
-        """Counts a datagram to a source that nothing proves, if there may be one more."""
-        if not self._words.left(source, now):
+    def take_answer(self, source: str, now: float) -> bool:
+        """Counts an answer to a source that nothing proves, if there may be one more."""
+        if not self._answers.left(source, now):
             return False
-        self._words.spend(source)
+        self._answers.spend(source)
         return True
 
     def told_once(self, identity: bytes) -> bool:

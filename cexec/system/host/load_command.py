@@ -23,6 +23,19 @@ REAP_INTERVAL = 0.02  # seconds (ours) between two looks at a command that has c
 MAXIMUM_OUTPUT = 4096  # bytes (ours) that are looked at
 
 
+def parse_load(output: bytes) -> float:
+    """Returns the number that a command has printed; raises `ValueError` that says what stands in its place."""
+    words = output.split()
+    try:
+        value = float(words[0]) if words else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        said = repr(words[0][:40])[2:-1] if words else "nothing"  # it may hold anything
+        raise ValueError(f"prints {said} instead of a number from 0 (idle) to 1 (full)")
+    return value
+
+
 class LoadCommand:
     """Runs the command, and keeps what it said last."""
 
@@ -139,16 +152,11 @@ class LoadCommand:
             self._parse()
 
     def _parse(self) -> None:
-        words = bytes(self._output).split()
         try:
-            value = float(words[0]) if words else math.nan
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < math.inf:
-            said = repr(words[0][:40])[2:-1] if words else "nothing"  # it may hold anything
-            self._fail(f"prints {said} instead of a number from 0 (idle) to 1 (full)")
+            self.value = parse_load(bytes(self._output))
+        except ValueError as error:
+            self._fail(str(error))
             return
-        self.value = value
         if self._failing:
             self._failing = False
             self._complaint = f"load command {self._words[0]} works again"

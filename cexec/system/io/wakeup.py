@@ -15,7 +15,7 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 LONGEST_POLL = (1 << 31) - 1  # milliseconds: poll(2) takes an int
 _READ = 256  # signals (ours) taken at once; what is left keeps the descriptor readable
@@ -35,10 +35,14 @@ class Wakeup:
         return self._reading
 
     def start(self, numbers: Iterable[int] = ()) -> None:
-        """Begins to note signals; those of `numbers` do nothing else from now on, and stay ignored if they are."""
+        """Begins to note signals; those of `numbers` do nothing else from now on.
+
+        They stay ignored if they are, but for SIGTERM: whoever asks a service to stop must not be left with SIGKILL.
+        """
         _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in numbers:
-            if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a script's job in the background
+            ignored = _signal.getsignal(number) == _signal.SIG_IGN  # nohup, or a script's job in the background
+            if not ignored or number == _signal.SIGTERM:
                 _signal.signal(number, do_nothing)
 
     def stop(self) -> None:
@@ -94,13 +98,17 @@ class PollSet:
 
     def wait(self, masks: dict[int, int], seconds: float | None) -> dict[int, int]:
         """Waits for what the masks ask, None for any time; returns what has happened.  `masks` is kept."""
+        return dict(self.prepared(masks)(poll_timeout(seconds)))
+
+    def prepared(self, masks: dict[int, int]) -> Callable[[int | None], list[tuple[int, int]]]:
+        """Returns what waits for the masks."""
         if masks != self._masks:
             for fd in self._masks.keys() - masks.keys():
                 self._poll.unregister(fd)
             for fd, mask in masks.items():
                 self._poll.register(fd, mask)
             self._masks = masks
-        return dict(self._poll.poll(poll_timeout(seconds)))
+        return self._poll.poll
 
 
 def poll_timeout(seconds: float | None) -> int | None:

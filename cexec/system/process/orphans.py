@@ -33,6 +33,8 @@ _WHOLE_MARK = re.compile(rf"{MARK}=[0-9a-f-]{{16,200}}")
 _MAXIMUM_PID = 1 << 22  # PID_MAX_LIMIT of Linux
 _MAXIMUM_START = 1 << 63  # ticks: more than any process's start time
 _READ = 1 << 16  # bytes (ours) of a record's beginning, which names the boot, and of its end, which names the last job
+# The end of a line of `begin_job`, made once: a lease writes one for every job.
+_NOTHING_YET = json.dumps({"leader": 0, "start": 0, "directory": "", "group": ""}).encode().removeprefix(b"{")
 _NEW = 60.0  # seconds (ours) that an empty record may still be about to be locked
 _LOOKS = 200  # (ours) at processes that do not end, _LOOK_INTERVAL apart
 _LOOK_INTERVAL = 0.005  # seconds (ours)
@@ -85,7 +87,14 @@ class Record:
 
         It may be lost, because the disk is full: no job fails for that, and what is lost only a killed process needs.
         """
-        line = (b"\n" if self._torn else b"") + json.dumps(values).encode() + b"\n"
+        self._write(json.dumps(values).encode())
+
+    def begin_job(self, mark: str) -> None:
+        """Begins another job, of which nothing is known but its mark; as `add`."""
+        self._write(b'{"mark": %b, %b' % (json.dumps(mark).encode(), _NOTHING_YET))
+
+    def _write(self, values: bytes) -> None:
+        line = (b"\n" if self._torn else b"") + values + b"\n"
         try:
             size = os.write(self._fd, line)
         except OSError:

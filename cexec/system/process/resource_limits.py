@@ -43,6 +43,8 @@ class Limits:
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Limits:
         """From the options of GO; `ValueError` for a value that is no number or out of range."""
+        if options.keys().isdisjoint(LIMITS):
+            return cls()  # most jobs
         time = options.get(TIME_LIMIT, "0")
         if not _is_number(time.replace(".", "", 1)):
             raise ValueError(f"{TIME_LIMIT} is {time!r}")

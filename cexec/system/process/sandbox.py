@@ -1,9 +1,10 @@
 """Programs in a sandbox of bubblewrap, bwrap(1): a read-only file system, a private /tmp, process ids of their own.
 
 Contract: `find_sandbox` raises `UsageError` if this machine cannot make one; it tries.  `Sandbox.command` returns the
-command that runs another one inside: the root is read-only, /tmp, /var/tmp and /run are empty and private, /dev has the
-plain devices only, there is no network unless it is asked for, and no process outside can be seen or signalled.
-`hidden` files cannot be read there.  The sandbox ends with the process that started it.
+command that runs another one inside: the root and the kernel's settings in /proc are read-only, /tmp, /var/tmp and /run
+are empty and private, /dev has the plain devices only, there is no network unless it is asked for, and no process
+outside can be seen or signalled.  `hidden` files cannot be read there.  The sandbox ends with the process that started
+it.
 
 The process that is started is bwrap's own and must not get a signal that is meant for the program: it would end, and
 the kernel would kill the program then.
@@ -12,6 +13,7 @@ the kernel would kill the program then.
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -32,19 +34,20 @@ _TRIAL_PATIENCE = 20.0  # seconds (ours)
 class Sandbox:
     """`network`: programs have the network of the machine.  `hidden`: the paths of files that they must not read."""
 
-    __slots__ = ("_bwrap", "_hidden", "network")
+    __slots__ = ("_bwrap", "_hidden", "_of_the_kernel", "network")
 
     def __init__(self, bwrap: str, *, network: bool, hidden: Sequence[str] = ()) -> None:
         self.network = network
         self._bwrap = bwrap
         self._hidden = [os.path.realpath(path) for path in hidden]
+        self._of_the_kernel = [word for path in of_the_kernel() for word in ("--ro-bind-try", path, path)]
 
     def command(self, words: Sequence[bytes | str], directory: str, *, private: bool) -> list[bytes | str]:
         """`words` begin with the path of an executable.
 
         `directory` is where they run; they may write there if it is `private`.
         """
-        options: list[str] = [*_ALWAYS, *(["--share-net"] if self.network else [])]
+        options: list[str] = [*_ALWAYS, *self._of_the_kernel, *(["--share-net"] if self.network else [])]
         for path in _PRIVATE:
             options += ["--tmpfs", path] if os.path.isdir(path) and not os.path.islink(path) else []
         executable = os.fsdecode(words[0])  # not what a link leads to: its name may say what the program is to do
@@ -75,6 +78,19 @@ def find_sandbox(search: str | None, *, network: bool, hidden: Sequence[str]) ->
         said = trial.stderr.decode("utf-8", "replace").strip().removeprefix("bwrap: ") or f"it exits {trial.returncode}"
         raise UsageError(f"--isolate: bwrap does not work here: {said}")
     return sandbox
+
+
+def of_the_kernel(proc: str = "/proc") -> list[str]:
+    """Returns what is in /proc beside the processes and can be written to, or contains such files.
+
+    Without capabilities, root is still the owner of the kernel's settings, and bwrap covers only some of them.
+    """
+    found = []
+    for name in sorted(os.listdir(proc)):
+        path = f"{proc}/{name}"
+        if not name.isdigit() and not stat.S_ISLNK(mode := os.lstat(path).st_mode):
+            found += [path] if stat.S_ISDIR(mode) or mode & 0o222 else []
+    return found
 
 
 def _is_covered(path: str) -> bool:

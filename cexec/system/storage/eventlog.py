@@ -12,6 +12,7 @@ import json
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cexec.system.io.log_lines import LogLines, lines_lost
@@ -100,18 +101,33 @@ class EventLog:
         given = {name: value for name, value in fields.items() if value is not None and value != ""}
         if self._json:
             return json.dumps({"time": round(time.time(), 3), "event": what, **given})
-        rest = "".join(f" {name}={escape(_text(value))}" for name, value in given.items())
-        return f"{_now()} {what}{rest}"
+        return f"{_local_time(int(time.time()))} {what}{_fields_text(given)}"
 
     def _lost_line(self, count: int) -> str:
         """Returns the line about lines that nobody has read, or for which the disk had no room."""
         return self._text("lost lines" if self._json else lines_lost(count), {"lines": count} if self._json else {})
 
 
-def _now() -> str:
-    """Returns the local time and its distance from UTC (ISO 8601)."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+@lru_cache(maxsize=1)  # a worker writes thousands of lines in a second
+def _local_time(second: int) -> str:
+    """Returns a time since 1970 as local time with its distance from UTC (ISO 8601)."""
+    return datetime.fromtimestamp(second).astimezone().isoformat(timespec="seconds")
 
 
-def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _fields_text(given: Mapping[str, object]) -> str:
+    """Returns the fields as the rest of a line."""
+    texts = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in given.items()}
+    plain = "".join([f" {name}={text}" for name, text in texts.items()])
+    return plain if _is_plain(plain, len(texts)) else "".join(f" {name}={escape(texts[name])}" for name in texts)
+
+
+def _is_plain(text: str, fields: int) -> bool:
+    """Returns True if so many fields need no escape: one look at all of them is faster than one at each."""
+    return (
+        text.count(" ") == text.count("=") == fields
+        and '"' not in text
+        and "\\" not in text
+        and "= " not in text
+        and not text.endswith("=")
+        and text.isprintable()
+    )

@@ -11,9 +11,9 @@ read again and again, so none of them may be a pipe.  docs/protocol.md section 1
 
 from __future__ import annotations
 
+import _stat
 import errno
 import os
-import stat
 
 from cexec.common_errors import KeyFileError, LocalError, UsageError
 from cexec.protocol.base.client_key import client_key_of, parse_fields
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     WantedKey = TypeVar("WantedKey", bound=Key)
 
 MAXIMUM_KEY_FILE = 16 * 1024  # bytes (ours): a key takes 1 KiB, the rest is room for its holder's comments
-WRITABLE_BY_OTHERS = stat.S_IWOTH | stat.S_IWGRP
-OPEN_TO_OTHERS = stat.S_IROTH | WRITABLE_BY_OTHERS  # group read is allowed, so root:lab 0640 works
+WRITABLE_BY_OTHERS = _stat.S_IWOTH | _stat.S_IWGRP
+OPEN_TO_OTHERS = _stat.S_IROTH | WRITABLE_BY_OTHERS  # group read is allowed, so root:lab 0640 works
 
 _ROOT = 0
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -135,12 +135,12 @@ def _open_guarded(path: str, refused: int = OPEN_TO_OTHERS, *, waits: bool = Tru
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if waits else os.O_NONBLOCK))
         try:
             status = os.fstat(descriptor)
-            if not waits and not stat.S_ISREG(status.st_mode):
+            if not waits and not _stat.S_ISREG(status.st_mode):
                 raise KeyFileError("is no regular file")
-            if stat.S_ISREG(status.st_mode) and status.st_mode & refused:
+            if _stat.S_ISREG(status.st_mode) and status.st_mode & refused:
                 if refused == WRITABLE_BY_OTHERS:
                     raise KeyFileError(f"can be changed by others; type: chmod go-w {quoted(path)}")
-                how = "read" if status.st_mode & stat.S_IROTH else "changed"
+                how = "read" if status.st_mode & _stat.S_IROTH else "changed"
                 raise KeyFileError(f"can be {how} by others; type: chmod 600 {quoted(path)}")
         except BaseException:
             os.close(descriptor)
@@ -153,11 +153,11 @@ def _open_guarded(path: str, refused: int = OPEN_TO_OTHERS, *, waits: bool = Tru
 def _refuse_planted(path: str) -> None:
     """Raises `KeyFileError` for what another user may have put in place."""
     status = os.lstat(path)
-    for one in (status, os.stat(path)) if stat.S_ISLNK(status.st_mode) else (status,):
+    for one in (status, os.stat(path)) if _stat.S_ISLNK(status.st_mode) else (status,):
         if one.st_uid in (os.geteuid(), _ROOT):
             continue
-        shared = os.stat(os.path.dirname(path) or ".").st_mode & stat.S_IWOTH
-        if shared or stat.S_ISFIFO(one.st_mode):
+        shared = os.stat(os.path.dirname(path) or ".").st_mode & _stat.S_IWOTH
+        if shared or _stat.S_ISFIFO(one.st_mode):
             raise KeyFileError("belongs to another user; use a copy of your own, in a directory of your own")
 
 
@@ -206,8 +206,8 @@ def _exists(path: str) -> bool:
 def _stands_aside(path: str) -> bool:
     """Returns True if `path` is the private key or a directory beside a client key.  Reads nothing from a pipe."""
     mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        return stat.S_ISDIR(mode)
+    if not _stat.S_ISREG(mode):
+        return _stat.S_ISDIR(mode)
     try:
         return _decode(_read_key_text(path)).kind == "owner"
     except KeyFileError:

@@ -77,7 +77,7 @@ def _words(fd: int) -> list[str]:
 
 
 def _is_told(words: list[str]) -> bool:
-    return len(words) == 4 and words[1].isdigit()
+    return len(words) == 4 and words[1].isascii() and words[1].isdigit()
 
 
 def _is_alive(words: list[str]) -> bool:
@@ -86,7 +86,7 @@ def _is_alive(words: list[str]) -> bool:
         return True
     try:
         os.kill(int(words[1]), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process can have a number that the system call does not take
         return False
     except OSError:
         pass  # another user's

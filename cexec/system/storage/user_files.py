@@ -54,7 +54,7 @@ def config_directory(environ: Mapping[str, str] = os.environ) -> str | None:
 def configured(name: str) -> str:
     """Returns the path of a plain name in the user's configuration; empty for a path, or if there is no such place."""
     directory = None if "/" in name else config_directory()
-    return "" if directory is None else os.path.join(directory, name)
+    return "" if directory is None else f"{directory}/{name}"
 
 
 def list_path(key_path: str, environ: Mapping[str, str] = os.environ) -> str | None:

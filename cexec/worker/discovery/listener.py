@@ -2,12 +2,15 @@
 
 Contract: `Listener.listen(now)` reads the datagrams that have come, and returns False if all of them are ignored.
 Announcements that this worker can serve are put to the bidder, and `heard` has the ways to answer them; censuses and
-refusals are answered at once or in a while.
+refusals are answered at once or in a while.  New announcements take the most time, so few are opened in one turn, and
+only while their share of the CPU lasts, the latest first: behind a flood of recorded ones, a client would wait for all
+of them.
 Timers: `next_timeout`, `handle_timeout`.  docs/protocol.md sections 2 and 5.1.
 """
 
 from __future__ import annotations
 
+from math import inf, nextafter
 from time import thread_time, time
 from typing import TYPE_CHECKING
 
@@ -35,10 +38,15 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.served import Served
 
 HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
-OPENING_SHARE = 0.3  # (ours) of one CPU that opening announcements may take for long: the rest is for the jobs
+# (ours) of one CPU that opening announcements may take for long, a Diffie-Hellman for each: the rest is for the jobs
+OPENING_SHARE = 0.3
 REFUSAL_RATE, REFUSAL_BURST = 1.0, 50.0  # lines a second (ours) about clients that are not served, and at once
 REFUSALS_REPEATED = 2  # (ours) to a client of 0.1.0
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
+OPENED_AT_ONCE = 8  # announcements (ours) between two looks at what else is to be done
+MOST_NEW = 2_000  # announcements (ours) that wait to be opened; the oldest is left alone, and will be sent again
+MOST_COPIES = 8  # (ours) of one of them; no more ways to a client are remembered
+LONGEST_NEW = 2.0  # seconds (ours) that one waits so, for which a client has sent other copies by then
 HEARSAY_KINDS = (datagram.PRESENCE, datagram.ALERT, datagram.ACKNOWLEDGEMENT)
 # seconds (ours) of CPU time for what others tell, a second and at once: of one host, and of all
 HEARSAY_OF_ONE, HEARSAY = (0.05, 0.5), (0.1, 1.0)
@@ -46,6 +54,16 @@ DOUBTED_RATE, DOUBTED_BURST = (
     10.0,
     50.0,
 )  # announcements a second (ours) of sources that may be invented; one PROVE each
+
+
+class NewAnnouncement:
+    """Copies of an announcement that has not been opened, in the order in which they came; `came`: the last one."""
+
+    __slots__ = ("came", "copies")
+
+    def __init__(self) -> None:
+        self.copies: list[tuple[Datagram, Copy]] = []
+        self.came = -inf
 
 
 class Listener:
@@ -70,6 +88,8 @@ class Listener:
         self._hearsay = SourceRates(HEARSAY_OF_ONE, HEARSAY, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
         self._doubted = TokenBucket(DOUBTED_RATE, DOUBTED_BURST, now)
+        self._new: dict[bytes, NewAnnouncement] = {}  # by mac1, the one that came last is the last
+        self._came_last = self._next_opening = -inf
         self._dropped = 0  # datagrams that were told of
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
@@ -79,6 +99,7 @@ class Listener:
         found = self._receiver.receive(now)
         for parsed, source, via in found:
             self._hear(parsed, Copy(source, via), now)
+        self._hear_new(now)
         for data, source in self._receiver.take_strangers():
             if data[datagram.KIND_AT] == datagram.ANNOUNCEMENT:
                 self._tell_of_another_key(str(source[0]))
@@ -97,17 +118,19 @@ class Listener:
 
     def leave(self) -> None:
         """Tells the group that this worker goes."""
+        self._new.clear()
         for one in self._served:
             one.presences.bye()
         self._groups.leave()
 
     def next_timeout(self) -> float:
-        due = self._next_refresh
+        due = min(self._next_refresh, self._next_opening) if self._new else self._next_refresh
         for one in self._served:
             due = min(due, one.presences.next_timeout(), one.answers.next_timeout())
         return due
 
     def handle_timeout(self, now: float) -> None:
+        self._hear_new(now)
         for one in self._served:
             one.presences.handle_timeout(now)
             for mac1 in one.answers.handle_timeout(now):
@@ -134,8 +157,15 @@ class Listener:
 
     def _hear(self, parsed: Datagram, copy: Copy, now: float) -> None:
         if parsed.kind == datagram.ANNOUNCEMENT:
-            if not parsed.doubted or self._may_be_true(now):
-                self._hear_announcement(parsed, copy, now)
+            if parsed.doubted and not self._may_be_true(now):
+                return
+            if (known := self.heard.get(parsed.mac1)) is not None:
+                known.hear(parsed, copy, now)
+                self._consider(known, now)
+                return
+            if self.heard.done(parsed.mac1, now):
+                return
+            self._keep_new(parsed, copy, now)
         elif parsed.kind == datagram.CLAIM:
             self._hear_claim(parsed, now)
         elif parsed.kind == datagram.PROOF:
@@ -172,26 +202,53 @@ class Listener:
         elif said is not None:
             self._bidder.competition.rivals.left(said.instance)
 
-    def _hear_announcement(self, parsed: Datagram, copy: Copy, now: float) -> None:
-        known = self.heard.get(parsed.mac1)
-        if known is None:
-            known = self._open(parsed, copy, now)
-            if known is None:
-                return
-        else:
-            known.hear(parsed, copy, now)
+    def _hear_new(self, now: float) -> None:
+        """Opens the latest announcements that wait for that, unless that has taken too much CPU time."""
+        while self._new and self._new[oldest := next(iter(self._new))].came < now - LONGEST_NEW:
+            self._unopened += len(self._new.pop(oldest).copies)
+        for _ in range(min(len(self._new), OPENED_AT_ONCE)):
+            if not self._openings.left(now):
+                break
+            _, new = self._new.popitem()
+            self._open_new(new, now)
+        self._next_opening = self._openings.due(now)
+
+    def _keep_new(self, parsed: Datagram, copy: Copy, now: float) -> None:
+        """Keeps a copy of an announcement until it is opened."""
+        self._came_last = max(now, nextafter(self._came_last, inf))  # no two of them came in one moment
+        new = self._new.pop(parsed.mac1, None) or NewAnnouncement()
+        new.came = self._came_last
+        if len(new.copies) < MOST_COPIES:
+            new.copies.append((parsed, copy))
+        self._new[parsed.mac1] = new
+        if len(self._new) > MOST_NEW:
+            self._unopened += len(self._new.pop(next(iter(self._new))).copies)
+
+    def _open_new(self, new: NewAnnouncement, now: float) -> None:
+        """Opens it with its first copy, which came by the best way; the others are more ways to its client."""
+        (parsed, copy), *others = new.copies
+        known = self._open(parsed, copy, now)
+        if known is not None:
+            self._consider(known, now, new.came)
+        for parsed, copy in others:
+            if (known := self.heard.get(parsed.mac1)) is not None:
+                known.hear(parsed, copy, now)
+                self._consider(known, now)
+
+    def _consider(self, known: Known, now: float, came: float | None = None) -> None:
+        """Puts an announcement to the bidder, or refuses it.  `came`: it is new, and has waited to be opened."""
         if known.refusal:
             self._refuse(known, now)
             return
-        announcement = known.opened.announcement
+        announcement, mac1 = known.opened.announcement, known.mac1
         if announcement.kind == CENSUS:
             return
-        early = self.heard.take_claim(parsed.mac1)
+        early = self.heard.take_claim(mac1)
         claimed = early is not None and early.proves(announcement.claim_hash)
         if early is not None and claimed:
-            self._bidder.claimed(parsed.mac1, early.connected, now)
+            self._bidder.claimed(mac1, early.connected, now)
         self._bidder.consider(
-            parsed.mac1,
+            mac1,
             announcement.weight,
             announcement.wanted_for,
             now,
@@ -203,9 +260,11 @@ class Listener:
             standing=known.ways.standing(now),
             source=str(known.best_ways(now)[0].origin.source[0]),
             proves=announcement.proves,
+            clock=announcement.clock,
+            came=came,
         )
         if claimed:
-            self.heard.forget(parsed.mac1, now)
+            self.heard.forget(mac1, now)
 
     def _refuse(self, known: Known, now: float) -> None:
         """Tells a client once that it is not served, and one of 0.1.0, which cannot ask anew, a few times."""
@@ -219,13 +278,13 @@ class Listener:
         self._served[known.application].answers.send(known, hello.REFUSED, known.refusal, now=now)
 
     def _may_say(self, known: Known, now: float) -> bool:
-        """Counts a datagram to the source of an announcement, if that may have one more."""
+        """Counts an answer to the source of an announcement, if that may have one more."""
         way = known.best_ways(now)[0]
-        return way.standing == Standing.PROVED or self._bidder.unproved.take_word(str(way.origin.source[0]), now)
+        return way.standing == Standing.PROVED or self._bidder.unproved.take_answer(str(way.origin.source[0]), now)
 
     def _open(self, parsed: Datagram, copy: Copy, now: float) -> Known | None:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
-        if self.heard.done(parsed.mac1, now) or not self._may_open(now):
+        if self.heard.done(parsed.mac1, now):
             return None
         served = self._served[parsed.key]
         start = thread_time()
@@ -257,13 +316,6 @@ class Listener:
                 return None
             self._bidder.unproved.note_told(parsed.mac1)
         return known
-
-    def _may_open(self, now: float) -> bool:
-        """Returns False if opening datagrams has taken too much CPU time: each costs us a Diffie-Hellman."""
-        if self._openings.left(now):
-            return True
-        self._unopened += 1
-        return False
 
     def _hear_proofs(self, parsed: Datagram, now: float) -> None:
         try:

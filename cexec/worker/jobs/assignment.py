@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.announcement import Announcement
 
+_MARK = orphans.MARK.encode()
 MAXIMUM_SIZE = 4096  # bytes (ours) of a message: names and addresses are far shorter
 
 
@@ -33,7 +34,7 @@ def is_leased(go: Go) -> bool:
 class Assignment:
     """`client`: the peer's address and port; `name`: its certificate's; `job_id`, `attempt`: of the announcement."""
 
-    __slots__ = ("_jobs", "_keys", "_mark", "attempt", "client", "job_id", "name")
+    __slots__ = ("_jobs", "_keys", "_mark", "_shared", "attempt", "client", "job_id", "name")
 
     def __init__(
         self, client: Sockaddr, name: str, job_id: bytes, attempt: int, keys: tuple[str, bool, bytes, bytes]
@@ -45,6 +46,7 @@ class Assignment:
         self._keys = keys
         self._mark = os.urandom(8).hex()  # with the number of the job it makes a run's name that no other has
         self._jobs = 0
+        self._shared: dict[bytes, bytes] | None = None
 
     @classmethod
     def of(cls, announcement: Announcement, client: Sockaddr, records: Records) -> Assignment:
@@ -73,19 +75,28 @@ class Assignment:
         # One announcement stands for all jobs of a lease.
         job_id, attempt = (go.job_id, go.attempt) if is_leased(go) else (self.job_id, self.attempt)
         self._jobs += 1
-        values = {
-            "REMOTE_ADDR": str(self.client[0]),
-            "REMOTE_PORT": str(self.client[1]),
-            "SERVER_ADDR": str(local[0]),
-            "SERVER_PORT": str(local[1]),
-            "CEXEC_JOB": job_id.hex(),
-            "CEXEC_ATTEMPT": str(attempt),
-            "CEXEC_CLIENT": self.name,
-            orphans.MARK: f"{job_id.hex()}-{self._mark}-{self._jobs:x}",  # the next attempt may run here too
+        name = job_id.hex()
+        result = {
+            **self._environment(local),
+            b"CEXEC_JOB": name.encode(),
+            b"CEXEC_ATTEMPT": b"%d" % attempt,
+            _MARK: f"{name}-{self._mark}-{self._jobs:x}".encode(),  # the next attempt may run here too
         }
-        result = {name.encode(): value.encode() for name, value in values.items()}
         result.update({b"PEER_" + name.encode(): value for name, value in go.environment.items()})
         return result
+
+    def _environment(self, local: Sockaddr) -> dict[bytes, bytes]:
+        """Returns the variables that all jobs of the connection share, made once."""
+        if self._shared is None:
+            values = {
+                "REMOTE_ADDR": str(self.client[0]),
+                "REMOTE_PORT": str(self.client[1]),
+                "SERVER_ADDR": str(local[0]),
+                "SERVER_PORT": str(local[1]),
+                "CEXEC_CLIENT": self.name,
+            }
+            self._shared = {name.encode(): value.encode() for name, value in values.items()}
+        return self._shared
 
 
 def send(channel: socket.socket, connection: _socket.socket, assignment: Assignment) -> None:

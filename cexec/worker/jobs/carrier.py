@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError
+from cexec.net.carrying import carry
 from cexec.net.liveness import Liveness
 from cexec.system.io.wakeup import Wakeup, poll_timeout
 from cexec.system.reason import reason_of
@@ -94,7 +95,7 @@ class Carrier:
         """Pumps once; `carries`: goes on while bytes come and go, because the owner does nothing with them."""
         due = [time for time in (until, self._liveness.next_timeout()) if time is not None]
         timeout = max(0.0, min(due) - monotonic()) if due else None
-        found = self.pump.carry(timeout) if carries else self.pump.step(timeout)
+        found = carry(self.pump, timeout) if carries else self.pump.step(timeout)
         self.children_ended = self._children.fileno() in self.pump.ready
         if self.children_ended:
             self._children.take()
@@ -152,6 +153,20 @@ class Carrier:
     def tell(self, report: Report, *, quiet: bool = False) -> None:
         """Tells the parent; `quiet`: it may read this later."""
         self._parent.tell(report, quiet=quiet)
+
+    def send_behind(self, report: Report, *, held: bool) -> None:
+        """Tells the parent, and then sends the client what there is for it, unless that is to be `held` back.
+
+        In this order, whenever this process is killed, the parent does not know less than the client (N8).  The client
+        does not wait until the parent has been woken.
+        """
+        self._parent.note(report)
+        if held:
+            self.pump.hold_back()
+        else:
+            self.pump.let_go()
+        self.pump.flush()
+        self._parent.wake_for(report)
 
     def wake_parent(self) -> None:
         """Lets the parent read quiet reports now, because it will take a while until there are others."""

@@ -33,7 +33,7 @@ from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
 from cexec.worker.jobs.private_directory import directory_of_all
 from cexec.worker.jobs.program_start import spawn
-from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
+from cexec.worker.jobs.program_streams import ProgramStreams
 from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted, Starting
 from cexec.worker.jobs.sent_programs import files_of
 from cexec.worker.jobs.workplace import Workplace
@@ -208,10 +208,12 @@ class JobRun:
                     doing = "keep the program"
                     self._workplace.obtain(go, program.programs, self._step)
                 doing = start
+                if terminal is None:
+                    self._take_input()
                 self._carrier.tell(Starting(), quiet=True)
                 self._tree.started(self._spawn(ends), wrapped=program.sandbox is not None)
             finally:
-                close_ends(ends)
+                self._streams.release(ends)
         except _TooLate:
             return Refusal(PERMANENT, f"{self._time_limit()} passed before all its files had come")
         except CacheProblem as error:
@@ -224,6 +226,11 @@ class JobRun:
             return Refusal(HERE, f"cannot {doing}: {problem or reason_of(error)}")
         self._workplace.watch_directory()
         return None
+
+    def _take_input(self) -> None:
+        """Writes input that came with the job before the program starts: it finds all of it at once."""
+        for event in self._carrier.pump.take():
+            self._handle(event)
 
     def _problem(self) -> str:
         """Returns why the program's file cannot be started, if its first bytes tell."""
@@ -345,22 +352,19 @@ class JobRun:
             self._tree.reap()
         if self._wants_more and self._tree.alone and not self._workplace.private:
             self.announced = NextJob.AHEAD if self._carrier.goes_ahead() else NextJob.IDLE
-            self._carrier.pump.hold_back()  # for a moment: perhaps another job can be offered with the same segment
-        else:
-            self._carrier.pump.let_go()
-        self._carrier.pump.flush()  # the client need not wait for our tidying up
-        self._carrier.tell(
-            JobFinished(
-                status=result.exit_status,
-                sent=sent,
-                received=received,
-                cpu=(result.user_time + result.system_time) / 1e6,
-                reason=result.message,
-                duration=monotonic() - self._began,
-                idle=self.announced is not NextJob.NOTHING,
-                ahead=self.announced is NextJob.AHEAD,
-            )
+        report = JobFinished(
+            status=result.exit_status,
+            sent=sent,
+            received=received,
+            cpu=(result.user_time + result.system_time) / 1e6,
+            reason=result.message,
+            duration=monotonic() - self._began,
+            idle=self.announced is not NextJob.NOTHING,
+            ahead=self.announced is NextJob.AHEAD,
         )
+        # The frame is held back for a moment if perhaps another job can be offered with the same segment.  Else the
+        # client gets it now, because it need not wait for our tidying up.
+        self._carrier.send_behind(report, held=report.idle)
         self._times.latest = None
         self._move(Phase.OVER)
 

@@ -266,9 +266,18 @@ class Jobs:
         self._leases[process.ticket] = process
         origin = process.carried.origin
         self._bidder.leased(process.ticket, process.carried.weight, now, origin.client, origin.family)
-        waiting = {ticket: lease.carried.peer for ticket, lease in self._leases.items() if lease.state is WAITING}
-        if len(waiting) > MAXIMUM_WAITING:
-            self._bidder.forget(surplus(waiting), now)
+        if len(self._leases) > MAXIMUM_WAITING:
+            waiting = {ticket: lease.carried.peer for ticket, lease in self._leases.items() if lease.state is WAITING}
+            if len(waiting) > MAXIMUM_WAITING:
+                self._bidder.forget(surplus(waiting), now)
+
+    def _go_on(self, process: JobProcess, now: float) -> None:
+        """Lets the bidder know that a lease goes ahead: the slot of its last job, which has finished, stays its own."""
+        if self._stopping:
+            process.end()
+        self._leases[process.ticket] = process
+        carried, origin = process.carried, process.carried.origin
+        self._bidder.hold(process.ticket, carried.weight, now, origin.client, origin.family, latency=carried.latency)
 
     def _let_go(self, step: ReportStep, now: float) -> None:
         """Takes the connection's wish for a job back, if it has one."""
@@ -287,6 +296,8 @@ class Jobs:
             self._remove(process, step, report, now)
             return
         assert connection is not None  # a process without one has nothing to report
+        if isinstance(report, reports.Starting):
+            return  # the move says it all
         if isinstance(report, reports.Taken):
             assert job is not None
             self._take(step.ticket, job, connection, now, hears=report.hears)
@@ -338,15 +349,15 @@ class Jobs:
         report: reports.JobFinished,
         now: float,
     ) -> None:
-        if report.idle:
-            self._wait(process, now)
-        else:
+        if not report.idle:
             self._linger(process)
+        elif not report.ahead:
+            self._wait(process, now)
         outcome = Outcome.SUCCEEDED if report.status == 0 else Outcome.FAILED
         self._bidder.finished(job.identity, outcome, report.duration, now)
         connection.finished = job
         if report.ahead:
-            self._bidder.hold(process.ticket, now, latency=connection.latency)
+            self._go_on(process, now)
         self._finished.add(job, report, connection.application)
 
     def _linger(self, process: JobProcess) -> None:

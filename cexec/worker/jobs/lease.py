@@ -193,7 +193,7 @@ def _marked(
     try:
         if record is None:
             return Record(program.records, mark, "" if group is None else group.path)
-        record.add(mark=mark, leader=0, start=0, directory="", group="")
+        record.begin_job(mark)
     except OSError:
         pass  # the disk is full; the record is needed only if this process is killed
     return record

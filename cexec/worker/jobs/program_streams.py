@@ -1,7 +1,7 @@
 """The program's descriptors: a pipe or a socketpair for every stream of GO, and a terminal if the job asks for one.
 
 Contract: `ProgramStreams.open` makes all of them, gives our ends to the pump, and returns the program's, by descriptor
-number; `close_ends` closes these once the program has them.  `terminal` is the job's terminal, if it has one.  A
+number; `release` closes these once the program has them.  `terminal` is the job's terminal, if it has one.  A
 descriptor that the client did not have is not there, so the program finds it closed.  `AbandonedOutputs` are those
 whose reader at the client has gone.  Raises `OSError`.  docs/protocol.md sections 4.2 (GO), 4.3 and 4.5.
 """
@@ -18,7 +18,7 @@ from cexec.protocol.connection.frames import FIRST_FILE
 from cexec.protocol.connection.options import FILE, PIPE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
 from cexec.protocol.connection.terminal_request import ERROR, INPUT, OUTPUT
-from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
+from cexec.system.io.fds import PIPE_SIZE, SAFE_WRITE, Sink, Source, own_pipe, unread
 from cexec.worker.jobs.job_terminal import JobTerminal
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class ProgramStreams:
         if self.terminal is not None:
             self.terminal.advance()
 
+    def release(self, ends: Mapping[int, int]) -> None:
+        """Closes the program's ends, because it has them, or will never have them."""
+        for sink in self._inputs.values():
+            sink.program_has_it()
+        _close_ends(ends)
+
     def program_ended(self) -> None:
         """A terminal ends with the program that leads its session; pipes end when nobody can write to them."""
         if self.terminal is not None:
@@ -89,11 +95,20 @@ class ProgramStreams:
 
 
 class PipeSink(Sink):
-    """Our end of a pipe that the program reads.  Also after it is closed it can tell how much was never read."""
+    """Our end of a pipe that the program reads.  Also after it is closed it can tell how much was never read.
 
-    def __init__(self, fd: int) -> None:
+    `reading` is the program's end, which is open until `program_has_it`.
+    """
+
+    def __init__(self, fd: int, reading: int) -> None:
         super().__init__(fd)
+        self._reading = reading
         self._rest = -1
+        self._blocks = True  # a write would wait for room
+
+    def program_has_it(self) -> None:
+        """The program's end is closed here: from now on its writer must hear when nobody reads any more."""
+        self._reading = -1
 
     def unread(self) -> int:
         """Returns the number of bytes that the program has not read; to be called once, after its end."""
@@ -107,17 +122,24 @@ class PipeSink(Sink):
         return left
 
     def write(self, view: memoryview) -> int:
-        if not self.count:
+        # Before the program starts a pipe is empty, and has room for that much.
+        if self._blocks and (self._reading < 0 or self.count or len(view) > SAFE_WRITE):
+            self._blocks = False
             os.set_blocking(self.fd, False)
-        return super().write(view)
+        return Sink.write(self, view)
 
     def close(self) -> None:
         if self.fd >= 0 and self.count:
             try:  # another reader, so that the pipe stays; we do not read
-                self._rest = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._rest = os.dup(self._reading) if self._reading >= 0 else _reader_of(self.fd)
             except OSError:
                 pass  # no /proc
         super().close()
+
+
+def _reader_of(fd: int) -> int:
+    """Opens a pipe for reading of which only the writing end is open here."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 class AbandonedOutputs:
@@ -190,7 +212,7 @@ class OutputSource(Source):
         if self._waits:  # only now: many programs write nothing
             self._waits = False
             os.set_blocking(self.fd, False)
-        return super().read_into(view)
+        return Source.read_into(self, view)
 
     @property
     def ends_with_hangup(self) -> bool:
@@ -287,12 +309,12 @@ def _open_streams(
             else:
                 ends[stream.number] = _open_pair(pump, stream, abandoned)
     except OSError:
-        close_ends(ends)
+        _close_ends(ends)
         raise
     return ends
 
 
-def close_ends(ends: Mapping[int, int]) -> None:
+def _close_ends(ends: Mapping[int, int]) -> None:
     for fd in set(ends.values()):
         os.close(fd)
 
@@ -301,7 +323,7 @@ def _open_pipe(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
     reading, writing = own_pipe()
     ours, theirs = (writing, reading) if stream.directions == READS else (reading, writing)
     if stream.directions == READS:
-        pump.sinks[stream.number] = PipeSink(ours)
+        pump.sinks[stream.number] = PipeSink(ours, theirs)
     else:
         pump.sources[stream.number] = OutputSource(ours, stream.number, abandoned)
     return theirs

@@ -150,7 +150,10 @@ class NoteReader(_Place):
 
     def read(self) -> bytes:
         """Returns the next report, copied; empty if it has not been written, or not completely."""
-        number, size, check = _NOTE.unpack(self._bytes(0, _NOTE.size))
+        if self._at <= RING - _NOTE.size:  # the front is in one piece, and need not be copied
+            number, size, check = _NOTE.unpack_from(self._ring, self._at)
+        else:
+            number, size, check = _NOTE.unpack(self._bytes(0, _NOTE.size))
         if number != self.number or not 0 < size <= MAXIMUM_REPORT:
             return b""
         report = self._bytes(_NOTE.size, size)

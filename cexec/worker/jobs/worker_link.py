@@ -2,7 +2,8 @@
 
 Contract: `tell(report)` notes a report in the shared memory, which takes no system call.  It wakes the worker where the
 worker has to do something for it, and, unless the report is `quiet`, where the worker does not look by itself.  A quiet
-report is read with the next one, or when this process has ended, however that was.  `words` returns what the worker has
+report is read with the next one, or when this process has ended, however that was.  `note` and `wake_for` are the two
+halves of `tell`, for a report that has to be there before something else is done.  `words` returns what the worker has
 said since the last call; it raises `WorkerGone` when the worker has ended, or ends its jobs.  Nothing here blocks.
 """
 
@@ -17,6 +18,7 @@ from cexec.worker.jobs.reports import WAKE, JobFinished, ProgramStarted, Report,
 if TYPE_CHECKING:
     from cexec.worker.jobs.report_memory import ReportMemory
 
+_UNHURRIED = frozenset((Taken, Starting, ProgramStarted))
 MAXIMUM_WORD = 16  # bytes of the longest word
 
 
@@ -39,7 +41,15 @@ class WorkerLink:
         return self.channel.fileno()
 
     def tell(self, report: Report, *, quiet: bool = False) -> None:
+        self.note(report)
+        self.wake_for(report, quiet=quiet)
+
+    def note(self, report: Report) -> None:
+        """Puts a report where the worker finds it, even if this process is killed in the next moment."""
         self._notes.write(encode(report))
+
+    def wake_for(self, report: Report, *, quiet: bool = False) -> None:
+        """Wakes the worker if it has to read this report, which was noted, now."""
         if not _can_wait(report) or (not quiet and not self._memory.watched):
             self.wake()
 
@@ -68,4 +78,4 @@ class WorkerLink:
 
 def _can_wait(report: Report) -> bool:
     """Returns True if the worker need not hear it at once: no slot depends on it."""
-    return isinstance(report, Taken | Starting | ProgramStarted) or (isinstance(report, JobFinished) and report.ahead)
+    return type(report) in _UNHURRIED or (isinstance(report, JobFinished) and report.ahead)

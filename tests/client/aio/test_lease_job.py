@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from cexec.client.aio.lease_job import LARGEST_AHEAD, LeaseJob
-from cexec.protocol.connection.frames import Stream
-from cexec.protocol.connection.options import LEASE, READS, TELL_WANTED, WRITES, YES
+import os
+from typing import Any
+
+from cexec.client.aio.lease_job import JOB_IDS, LARGEST_AHEAD, STANDARD_STREAMS, LeaseJob
+from cexec.protocol.base.limits import IDENTITY_SIZE
+from cexec.protocol.connection.frames import Go, Stream
+from cexec.protocol.connection.options import FILE, LEASE, READS, TELL_WANTED, WRITES, YES
 from cexec.system.io.fds import Sink, Source
 
 
@@ -46,8 +50,44 @@ def test_a_job_asks_to_hear_that_its_slot_is_wanted_only_if_it_is_told_to() -> N
     assert TELL_WANTED not in made.go().options
 
 
+def test_the_bytes_of_a_lease_s_go_are_those_of_any_go() -> None:
+    file = Stream(256, READS, FILE, name="data")
+    others: list[dict[str, Any]] = [
+        {},
+        {"arguments": [b"a", b""]},
+        {"arguments": [b"a"], "environment": {"A": b"1"}},
+        {"environment": {"A": b"2"}, "options": {"nice": "3"}},
+        {"options": {"nice": "4"}, "streams": [*STANDARD_STREAMS, file]},
+        {"streams": [file]},
+    ]
+    for content in [*others, *others]:
+        made = LeaseJob(**{"streams": [*STANDARD_STREAMS], "sources": {}, "sinks": {}, **content})
+        for attempt in (1, 300):
+            go = made.go(attempt)
+            named = {name: getattr(go, name) for name in Go.__slots__}
+            assert go.encode() == Go(**named).encode()
+            assert Go.decode(go.encode()).attempt == attempt
+
+
 def test_each_job_has_a_name_of_its_own() -> None:
-    assert job().job_id != job().job_id
+    names = [job().job_id for _ in range(3 * JOB_IDS)]
+    assert len(set(names)) == len(names)
+    assert {len(name) for name in names} == {IDENTITY_SIZE}
+
+
+def test_a_child_after_fork_gives_its_jobs_other_names() -> None:
+    job()  # so that some names are left
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, job().job_id)
+        os._exit(0)
+    os.waitpid(child, 0)
+    named = os.read(reading, IDENTITY_SIZE)
+    os.close(reading)
+    os.close(writing)
+    assert len(named) == IDENTITY_SIZE
+    assert named not in {job().job_id for _ in range(JOB_IDS)}
 
 
 def test_inputs_are_whole_if_all_are_in_memory_and_together_not_too_much() -> None:

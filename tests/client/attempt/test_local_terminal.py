@@ -10,7 +10,6 @@ import pytest
 from cexec.client.attempt.escape_keys import LEAVE
 from cexec.client.attempt.inputs import Budget, SpoolSource
 from cexec.client.attempt.local_terminal import KeyboardSource, LocalTerminal, ScreenSink
-from cexec.client.attempt.screen_modes import ScreenModes
 from cexec.protocol.connection.frames import FIRST_FILE, Go, Stream
 from cexec.protocol.connection.options import FILE, READS, SOCKET, TERMINAL, WRITES
 from cexec.protocol.connection.terminal_request import TerminalRequest, fits
@@ -71,11 +70,33 @@ def test_what_is_shown_is_noted_as_far_as_it_was_shown() -> None:
         def write(self, view: memoryview) -> int:
             return min(len(view), 8)
 
-    modes = ScreenModes()
-    sink = ScreenSink(Narrow(-1, shared=True), modes)
+    terminal = LocalTerminal({})
+    terminal.screen = True
+    sink = ScreenSink(Narrow(-1, shared=True), terminal)
     assert sink.write(memoryview(b"\x1b[?1003h\x1b[?1004h")) == 8
-    assert b"?1003l" in modes.restoring() and b"?1004l" not in modes.restoring()
+    restoring = terminal.modes.restoring()
+    assert b"?1003l" in restoring and b"?1004l" not in restoring
     assert sink.count == 8
+
+
+def test_the_terminal_passes_keys_on_before_a_prompt_is_shown() -> None:
+    """Else a key that answers the prompt would be echoed here, and a password shown."""
+    order: list[str] = []
+
+    class Entering(LocalTerminal):
+        def enter(self) -> bool:
+            order.append("enter")
+            return True
+
+    class Shown(Sink):
+        def write(self, view: memoryview) -> int:
+            order.append(bytes(view).decode())
+            return len(view)
+
+    sink = ScreenSink(Shown(-1, shared=True), Entering({}))
+    for data in (b"password: ", b"thanks"):
+        sink.write(memoryview(data))
+    assert order == ["enter", "password: ", "thanks"]
 
 
 def asked(streams: list[Stream], environ: Mapping[str, str]) -> tuple[Go, TerminalRequest]:

@@ -6,28 +6,19 @@ import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cexec.client.everywhere import everywhere, kept_output
+from cexec.client.everywhere import everywhere, kept_output, roll_report
 from cexec.client.everywhere.kept_output import KeptSink, Printer
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
-from cexec.client.request import (
-    Invocation,
-    JobStreams,
-    NetworkSettings,
-    Repetition,
-    Reports,
-    Request,
-    Target,
-    Times,
-)
 from cexec.client.search.choice import Notices
 from cexec.commands.cexec import main
 from cexec.errors import LocalError
-from cexec.net.groups import groups_from_environment
-from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.datagrams.opened_announcement import own_job_id
+from tests.client.everywhere.stage import FakeCall, FakeSearch, Stage, request
+from tests.protocol.wires import APPLICATION, hello_of
 
 pytestmark = pytest.mark.usefixtures("process_end")
 
@@ -187,14 +178,13 @@ def test_a_full_disk_is_told() -> None:
     os.close(fd)
 
 
-class SearchOfAFullTerminal:
-    """A search that has something to tell at once, to a terminal that takes nothing until the first step."""
+class SearchOfAFullTerminal(FakeSearch):
+    """It has something to tell at once, to a terminal that takes nothing until the first step."""
 
-    def __init__(self, terminal: tuple[int, int], *_: object, notices: Notices, **__: object) -> None:
-        self.steps = 0
+    def __init__(self, notices: Notices, terminal: tuple[int, int]) -> None:
+        super().__init__(notices)
         self.seen = b""
         self._reading, self._writing = terminal
-        self._notices = notices
 
     def start(self, now: float) -> None:
         os.set_blocking(self._writing, False)
@@ -202,24 +192,12 @@ class SearchOfAFullTerminal:
             while True:
                 os.write(self._writing, b"x" * 4096)
         os.set_blocking(self._writing, True)
-        self._notices.tell("waiting for ann")
-
-    def filenos(self, now: float) -> list[int]:
-        return []
-
-    def next_timeout(self, now: float) -> float:
-        return now
+        self.notices.tell("waiting for ann")
 
     def step(self, ready: set[int], now: float) -> None:
-        self.steps += 1
+        self.told.append("step")
         while select.select([self._reading], [], [], 0)[0]:
             self.seen += os.read(self._reading, 65536)
-
-    def tell_others(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def test_what_is_told_to_a_person_waits_for_its_turn(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,29 +205,36 @@ def test_what_is_told_to_a_person_waits_for_its_turn(pipe: tuple[int, int], monk
 
     It also stopped the search as long as the terminal took nothing.
     """
-    made: list[SearchOfAFullTerminal] = []
-
-    def search(*given: object, notices: Notices, **more: object) -> SearchOfAFullTerminal:
-        made.append(SearchOfAFullTerminal(pipe, notices=notices))
-        return made[0]
-
-    for name, value in (("Search", search), ("STANDARD_ERROR", pipe[1]), ("call_roll", lambda *_: {})):
-        monkeypatch.setattr(everywhere, name, value)
+    stage = Stage(monkeypatch, lambda notices: SearchOfAFullTerminal(notices, pipe), FakeCall())
+    monkeypatch.setattr(roll_report, "STANDARD_ERROR", pipe[1])
     monkeypatch.setattr(os, "isatty", lambda fd: True)
-    request = Request(
-        OwnerKey(bytes(32)).client_key(),
-        network=NetworkSettings(groups=groups_from_environment({"CEXEC_GROUP": "127.255.255.255"}), udp_port=3010),
-        times=Times(accept=1.0, idle=600.0),
-        target=Target(),
-        streams=JobStreams([]),
-        invocation=Invocation(),
-        repetition=Repetition(),
-        reports=Reports(),
-    )
-    assert everywhere.EverywhereClient(request).run() == 0
-    assert made[0].steps == 1
-    assert made[0].seen.strip(b"x") == b"" and len(made[0].seen) > 4096
+    assert everywhere.EverywhereClient(request()).run() == 0
+    (search,) = stage.searches
+    assert isinstance(search, SearchOfAFullTerminal)
+    assert search.told.count("step") == 1
+    assert search.seen.strip(b"x") == b"" and len(search.seen) > 4096
     assert os.read(pipe[0], 1000) == b"cexec: waiting for ann\n"
+
+
+def test_the_roll_goes_on_when_all_that_is_ready_was_taken_and_the_run_ends_when_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was stopped finds workers and answers: to judge by the time before all was read would be wrong."""
+    told: list[str] = []
+
+    def make(notices: Notices) -> FakeSearch:
+        search = FakeSearch(notices)
+        search.told = told
+        hellos = [hello_of(APPLICATION.worker, instance=bytes([number]) * 16) for number in range(3)]
+        search.winners = [SimpleNamespace(hello=hello, address="10.0.0.3") for hello in hellos]
+        return search
+
+    Stage(monkeypatch, make, FakeCall(turns=3, told=told.append))
+    assert everywhere.EverywhereClient(request()).run() == 0
+    assert told[:7] == ["wait", "start", *["step"] * 4, "roll"]  # the job is announced when the demands are met
+    assert told[7:-3] == ["step", "roll"] * (len(told[7:-3]) // 2)
+    assert 3 <= told.count("roll") <= 5  # it does not spin while the census goes on
+    assert told[-3:] == ["tell others", "close", "close"]
 
 
 # the rest

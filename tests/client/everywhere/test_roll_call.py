@@ -1,163 +1,144 @@
-"""`cexec --all`: each worker of the roll gets the job once, or is given up after its time with a reason."""
+"""`cexec --all`: when jobs may begin, when the roll is closed, and what is said when nothing can be started."""
 
 from __future__ import annotations
 
-import math
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from cexec.client.everywhere.roll_call import Gathering, RollRace
-from cexec.protocol.base.limits import QUEUED_LIFETIME
-from cexec.protocol.datagrams.hello import QUEUED, REFUSED, UNREACHABLE, Hello
-from cexec.protocol.decisions.census import Answer
-from tests.protocol.wires import APPLICATION, hello_of, job
-
-START = 100.0  # seconds, on a clock that only the test moves
-PATIENCE = 10.0  # seconds
-ONE, OTHER, STRANGER = (bytes([number]) * 16 for number in (1, 2, 3))
-KEYS = {ONE: APPLICATION.worker, OTHER: APPLICATION.other_worker}
+from cexec.client.everywhere.roll_call import ABSENCE_PATIENCE, may_have_run
+from cexec.errors import NoWorkerError
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.opened_announcement import open_announcement
+from tests.client.everywhere.calling import START, Calling
+from tests.protocol.census_workers import EXPIRED, KEYS, FakeWorker, key_with
+from tests.protocol.wires import APPLICATION, hello_of
 
 
-def hello(instance: bytes, **fields: Any) -> Hello:
-    return hello_of(KEYS.get(instance, APPLICATION.worker), instance=instance, **fields)
+def fleet(count: int) -> list[FakeWorker]:
+    return [FakeWorker(number) for number in range(count)]
 
 
-ROLL = {instance: Answer(hello(instance), "10.0.0.3", 0.0, "") for instance in KEYS}
+def named(*names: str) -> list[FakeWorker]:
+    return [FakeWorker(number, key_with(name, None)) for number, name in enumerate(names)]
 
 
-@pytest.fixture
-def gathering() -> Gathering:
-    return Gathering(ROLL, job(), PATIENCE, START)
+# when jobs may begin
 
 
-def take(gathering: Gathering, instance: bytes) -> None:
-    gathering.took(SimpleNamespace(hello=hello(instance)))  # type: ignore[arg-type]
+def test_jobs_may_begin_with_the_first_answer_and_the_roll_is_closed_when_the_census_is_over() -> None:
+    calling = Calling(fleet(5))
+    assert not calling.call.demands_met
+    calling.until(1.0, lambda: calling.call.demands_met)
+    assert len(calling.roll) == 1 and calling.now < START + 0.03 and not calling.call.closed
+    calling.until(1.0, lambda: calling.call.closed)
+    assert len(calling.roll) == 5 and START + 0.1 < calling.now < START + 0.2
+    assert calling.call.next_timeout() == float("inf")
 
 
-# the workers that are wanted
+def test_jobs_begin_only_when_as_many_as_are_expected_have_answered() -> None:
+    calling = Calling(fleet(5), expected=4)
+    calling.turn()
+    parsed = datagram.parse(calling.announcer.sent[0], KEYS)
+    assert parsed is not None  # their answers are spread for so many
+    assert open_announcement(APPLICATION.worker, parsed.inner).announcement.weight == 4
+    calling.until(1.0, lambda: calling.call.demands_met)
+    assert len(calling.roll) == 4
+    calling.until(1.0, lambda: calling.call.closed)
+    assert len(calling.roll) == 5
 
 
-def test_each_worker_of_the_roll_gets_the_job_once(gathering: Gathering) -> None:
-    assert gathering.wants(hello(ONE), START) and gathering.wants(hello(OTHER), START)
-    assert gathering.job_for(hello(ONE), "10.0.0.3").encode() == job().encode()
-    take(gathering, ONE)
-    assert not gathering.wants(hello(ONE), START)
-    assert gathering.wants(hello(OTHER), START)
-    assert not gathering.complete
-    take(gathering, OTHER)
-    assert gathering.complete and gathering.next_timeout() == math.inf
+def test_jobs_begin_only_when_all_that_are_named_have_answered() -> None:
+    workers = named("ann", "bob", "cid")
+    calling = Calling(
+        workers, wanted=["cid", "10.0.0.1"], lost=lambda round, worker: round == 1 and worker is workers[2]
+    )
+    calling.until(0.05)
+    assert len(calling.roll) == 2 and not calling.call.demands_met
+    calling.until(1.0, lambda: calling.call.demands_met)
+    assert calling.roll[-1] == workers[2].address and not calling.call.closed
 
 
-def test_a_worker_that_missed_the_census_is_wanted_once_and_one_that_came_later_is_not(gathering: Gathering) -> None:
-    now = START + 5.0
-    assert gathering.wants(hello(STRANGER, uptime=5), now)
-    assert not gathering.wants(hello(STRANGER, uptime=4), now)
-    take(gathering, STRANGER)
-    assert not gathering.wants(hello(STRANGER, uptime=5), now)
+def test_a_worker_with_an_expired_certificate_does_not_count() -> None:
+    calling = Calling([FakeWorker(1, EXPIRED), FakeWorker(2)], expected=2)
+    calling.until(1.0, lambda: len(calling.roll) == 2)
+    assert not calling.call.demands_met
 
 
-def test_a_worker_that_takes_its_offer_back_is_waited_for_again(gathering: Gathering) -> None:
-    """Regression: it was told as a worker that did not finish, and complained about."""
-    take(gathering, ONE)
-    take(gathering, OTHER)
-    gathering.took_back(SimpleNamespace(hello=hello(ONE)), START + 5.0)  # type: ignore[arg-type]
-    assert not gathering.complete and gathering.wants(hello(ONE), START + 5.0)
-    assert gathering.given_up(START + 5.0 + PATIENCE - 0.01) == {}
-    assert gathering.given_up(START + 5.0 + PATIENCE) == {ONE: "did not connect"}
-    take(gathering, STRANGER)
-    gathering.took_back(SimpleNamespace(hello=hello(STRANGER)), START)  # type: ignore[arg-type]
-    assert gathering.complete  # nobody has promised that it comes again
+def test_an_answer_that_was_lost_joins_in_a_later_round() -> None:
+    workers = fleet(3)
+    calling = Calling(workers, lost=lambda round, worker: round == 1 and worker is workers[1])
+    calling.until(0.05)
+    assert calling.call.demands_met and len(calling.roll) == 2 and not calling.call.closed
+    calling.until(1.0, lambda: calling.call.closed)
+    assert calling.roll[-1] == workers[1].address
 
 
-def test_time_in_which_the_client_was_stopped_does_not_count(gathering: Gathering) -> None:
-    gathering.race.handle_timeout(START)
-    gathering.race.handle_timeout(START + 3600.0)
-    assert gathering.given_up(START + 3600.0) == {}
-    assert START + 3600.0 < gathering.next_timeout() <= START + 3600.0 + PATIENCE
+def test_a_worker_that_was_started_after_the_first_jobs_does_not_join() -> None:
+    """It may be one that has had the job, and was started again by it."""
+    workers = [FakeWorker(0, uptime=60), FakeWorker(1, slow=1.5, uptime=0), FakeWorker(2, slow=1.5, uptime=1)]
+    calling = Calling(workers)
+    calling.until(1.0, lambda: calling.call.demands_met)
+    calling.call.begin(calling.now)
+    calling.until(0.05)
+    calling.now = START + 1.6  # this process was stopped
+    calling.until(3.0, lambda: calling.call.closed)
+    assert calling.roll == [workers[0].address, workers[2].address]
 
 
-def test_a_worker_that_was_given_up_is_not_wanted_any_more(gathering: Gathering) -> None:
-    gathering.given_up(START + PATIENCE)
-    assert not gathering.wants(hello(ONE), START + PATIENCE)
+def test_an_uptime_is_rounded_down() -> None:
+    assert may_have_run(hello_of(APPLICATION.worker, uptime=2), START, START + 2.9)
+    assert not may_have_run(hello_of(APPLICATION.worker, uptime=2), START, START + 3.0)
 
 
-def test_the_status_names_the_workers_that_are_waited_for(gathering: Gathering) -> None:
-    assert gathering.status() == "waiting for honest, other"
-    take(gathering, ONE)
-    assert gathering.status() == "waiting for other"
+# a process that was stopped
 
 
-# the time that each worker has
+def test_answers_that_came_while_the_process_was_stopped_are_heard_before_the_roll_is_closed() -> None:
+    workers = fleet(3)
+    calling = Calling(workers, lost=lambda round, worker: round == 1 and worker is not workers[0])
+    calling.until(1.0, lambda: len(calling.announcer.sent) == 2)
+    assert len(calling.roll) == 1 and len(calling.coming) == 2
+    calling.now += 5.0
+    calling.turn()
+    assert len(calling.roll) == 3 and not calling.call.closed
+    calling.until(9.0, lambda: calling.call.closed)
+    assert len(calling.announcer.sent) > 2
 
 
-def test_silent_workers_are_given_up_after_the_patience_and_told_once(gathering: Gathering) -> None:
-    assert gathering.next_timeout() == START + PATIENCE
-    assert gathering.given_up(START + PATIENCE - 0.01) == {}
-    assert gathering.given_up(START + PATIENCE) == {ONE: "did not connect", OTHER: "did not connect"}
-    assert gathering.given_up(START + PATIENCE) == {}
-    assert gathering.complete
+# when nothing can be started
 
 
-def test_a_worker_that_has_the_job_is_not_given_up(gathering: Gathering) -> None:
-    take(gathering, ONE)
-    assert gathering.given_up(START + PATIENCE) == {OTHER: "did not connect"}
+def failure(calling: Calling) -> str:
+    with pytest.raises(NoWorkerError) as caught:
+        calling.until(10.0)
+    assert ABSENCE_PATIENCE <= calling.now - START < ABSENCE_PATIENCE + 1.0
+    return str(caught.value)
 
 
-def test_without_a_limit_a_silent_worker_is_waited_for_for_ever() -> None:
-    gathering = Gathering(ROLL, job(), 0.0, START)
-    assert gathering.next_timeout() == math.inf
-    assert gathering.given_up(START + 1e9) == {}
+def test_who_is_absent_is_named_after_some_censuses_in_which_the_known_need_not_answer() -> None:
+    workers = named("bob", "ann")
+    calling = Calling(workers, wanted=["ann", "eve", "bob", "10.0.0.9"])
+    words = "absent: eve, 10.0.0.9 (present: ann, bob); nothing has been started"
+    assert failure(calling) == words
+    assert all(worker.rounds == [1] for worker in workers)
+    assert len(calling.announcer.sent) > 5 and not calling.announcer.browses
 
 
-def test_a_worker_that_refuses_is_given_up_at_once(gathering: Gathering) -> None:
-    gathering.race.answered(hello(ONE, purpose=REFUSED, detail="no room"), START + 1)
-    assert gathering.next_timeout() == START + 1
-    assert gathering.given_up(START + 1) == {ONE: "refuses the job: no room"}
-    assert not gathering.complete
+def test_too_few_workers_are_told_and_those_that_cannot_be_used_are_not_counted() -> None:
+    calling = Calling([*named("ann"), FakeWorker(7, EXPIRED)], expected=2)
+    assert failure(calling) == "expected 2 workers, but 1 answered (present: ann); nothing has been started"
 
 
-def test_a_busy_worker_is_waited_for_as_long_as_it_says_so(gathering: Gathering) -> None:
-    gathering.race.answered(hello(ONE, purpose=QUEUED), START + 9)
-    assert gathering.given_up(START + PATIENCE) == {OTHER: "did not connect"}
-    gathering.race.answered(hello(ONE, purpose=QUEUED), START + 30)
-    assert gathering.given_up(START + 30 + QUEUED_LIFETIME - 0.01) == {}
-    assert gathering.given_up(START + 30 + QUEUED_LIFETIME) == {ONE: "was busy, and is not heard any more"}
+def test_a_worker_that_comes_in_the_meantime_is_found() -> None:
+    calling = Calling(fleet(1), expected=2)
+    calling.until(2.0)
+    calling.workers.append(FakeWorker(1))
+    calling.until(3.0, lambda: calling.call.demands_met)
+    assert len(calling.roll) == 2
 
 
-def test_being_busy_never_shortens_the_patience() -> None:
-    gathering = Gathering(ROLL, job(), 10 * QUEUED_LIFETIME, START)
-    gathering.race.answered(hello(ONE, purpose=QUEUED), START)
-    assert gathering.given_up(START + 10 * QUEUED_LIFETIME - 0.01) == {}
-
-
-def test_a_worker_that_cannot_connect_has_the_patience_from_then_on(gathering: Gathering) -> None:
-    gathering.race.answered(hello(ONE, purpose=QUEUED), START)
-    gathering.race.answered(hello(ONE, purpose=UNREACHABLE, detail="10.0.0.9:4000: timed out"), START + 1)
-    assert gathering.given_up(START + 1 + PATIENCE - 0.01) == {OTHER: "did not connect"}
-    reason = "heard, but cannot connect to 10.0.0.9:4000: timed out; does a firewall on this machine block it?"
-    assert gathering.given_up(START + 1 + PATIENCE) == {ONE: reason}
-
-
-def test_a_later_word_of_being_busy_does_not_outweigh_that_it_cannot_connect(gathering: Gathering) -> None:
-    gathering.race.answered(hello(ONE, purpose=UNREACHABLE, detail="10.0.0.9:4000: timed out"), START + 1)
-    gathering.race.answered(hello(ONE, purpose=QUEUED), START + 2)
-    assert ONE in gathering.given_up(START + PATIENCE)
-
-
-def test_words_of_workers_outside_the_roll_keep_no_one_waiting() -> None:
-    race = RollRace(ROLL, PATIENCE, START)
-    race.answered(hello(STRANGER, purpose=QUEUED), START)
-    assert race.until == dict.fromkeys(ROLL, START + PATIENCE)
-
-
-def test_the_race_itself_never_gives_up(gathering: Gathering) -> None:
-    now = START
-    for _ in range(400):
-        now = gathering.race.next_timeout()
-        gathering.race.handle_timeout(now)
-    events = []
-    while (event := gathering.race.next_event()) is not None:
-        events.append(event)
-    assert now > START + 500 and set(events) == {"transmit", "silent"}
+def test_multicast_dns_is_asked_when_a_census_was_in_vain() -> None:
+    calling = Calling(fleet(1), expected=2, loopback=False)
+    calling.until(0.1)
+    assert not calling.announcer.browses
+    calling.until(0.3)
+    assert calling.announcer.browses

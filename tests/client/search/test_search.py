@@ -36,6 +36,7 @@ from tests.protocol.wires import APPLICATION, hello_of, job
 
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
+    from cexec.protocol.datagrams.datagram import Datagram
 
 START = 100.0  # seconds, on a clock that only the test moves
 ACCEPT_TIMEOUT = 10.0  # seconds
@@ -110,6 +111,7 @@ class Setting:
         patience: float = 0.0,
     ) -> None:
         self.now = START
+        self.passed_on: list[tuple[Datagram, Sockaddr, float]] = []
         self.announcer = FakeAnnouncer(loopback=loopback)
         self.listener = FakeListener()
         self.sealed: SealedAnnouncement = APPLICATION.announce()
@@ -131,6 +133,7 @@ class Setting:
                 warn=self.warned.append,
             ),
             patience=patience,
+            pass_on=lambda *heard: self.passed_on.append(heard),
         )
 
     def call(self, instance: bytes = INSTANCES[0], **options: object) -> Caller:
@@ -566,6 +569,22 @@ def test_a_worker_whose_certificate_is_not_valid_now_is_named(setting: Setting) 
     assert len(setting.complaints) == 1
     with pytest.raises(NoWorkerError, match=r"job in 10 s; worker old was not taken: certificate of old expired on"):
         setting.wait(ACCEPT_TIMEOUT + 1)
+
+
+def test_every_answer_reaches_the_race_and_the_owner_who_may_have_asked_something_else(setting: Setting) -> None:
+    setting.answer(QUEUED)
+    strange = APPLICATION.announce()
+    message = seal_hello(
+        APPLICATION.hear(strange).handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker)
+    )
+    data = encode_answer(APPLICATION.client.mac1_key, strange.mac1, message, 1)
+    setting.announcer.coming += [(data, ("10.0.0.4", 3010)), (setting.announcer.sent[0], ("10.0.0.5", 3010))]
+    setting.step(1.0)
+    assert [(parsed.kind, source[0], now) for parsed, source, now in setting.passed_on] == [
+        (datagram.ANSWER, "10.0.0.3", START + 1.0),
+        (datagram.ANSWER, "10.0.0.4", START + 1.0),
+    ]
+    assert "1 worker," in setting.search.status(setting.now)  # the first of them was for the race
 
 
 # the end

@@ -21,9 +21,15 @@ Pipe = tuple[int, BinaryIO]
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
+    """A test closes the writing end, by which the thread that reads ends.
+
+    Only then the other end is closed: that thread could read from the next pipe of the same number otherwise.
+    """
+    threads = threading.active_count()
     reading, writing = os.pipe()
     stream = open(reading, "rb", buffering=0)  # noqa: SIM115
     yield writing, stream
+    wait_until(lambda: threading.active_count() <= threads)
     stream.close()
 
 

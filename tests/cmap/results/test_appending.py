@@ -144,6 +144,18 @@ def test_nothing_can_be_taken_back_from_a_pipe() -> None:
     os.close(writing)
 
 
+def test_a_file_that_was_opened_for_reading_stays_as_it_is(path: Path) -> None:
+    """Regression: with 2< file, cmap could not cut the file that it had not written, and told of no task."""
+    path.write_bytes(b"kept")
+    fd = os.open(path, os.O_RDONLY)
+    file = AppendFile(fd, "standard error")
+    assert file.place() is None
+    with pytest.raises(LocalError, match="cannot write to standard error: bad file descriptor"):
+        file.append([b"x"])
+    assert path.read_bytes() == b"kept"
+    os.close(fd)
+
+
 def test_a_full_disk_leaves_nothing_of_an_addition(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = AppendFile.open(str(path))
     file.append([b"kept"])

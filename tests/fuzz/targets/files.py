@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import socket
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 from cexec.cmap.inputs.parameter_files import read_parameters
-from cexec.cmap.results.journal import NEW, RESUME, Journal
-from cexec.cmap.watch.explain import explain
+from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskIdentity
+from cexec.cmap.watch.explain import explain, explain_database
 from cexec.errors import CexecError, KeyFileError, UsageError
 from cexec.protocol.base.keys import checksum_of, decode_key, encode_key
 from cexec.system.process.orphans import sweep
 from cexec.system.storage.series import Series
-from tests.fuzz.target import scratch, target, words
+from tests.fuzz.target import scratch, target
 
 
 @target(KeyFileError)
@@ -68,15 +69,33 @@ def series(data: bytes) -> None:
 @target(CexecError)
 def status_of_a_run(data: bytes) -> None:
     """What a journal says of its run, and its lock of who uses it."""
-    path = scratch() / "journal"
-    if not path.exists():
-        Journal(str(path), NEW, now=0.0).close()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("UPDATE run SET status = ?", (words(data).encode("utf-8", "replace").decode(),))
-        database.commit()
-    Path(f"{path}-lock").write_bytes(data)
-    explain(str(path), None, 0.0)
-    explain(str(path), 1, 0.0)
+    path = str(scratch() / "journal")
+    held_by, _, status = data.partition(b"\n")
+    # Not `write_bytes`: a file that is made anew for each input costs more than all else here.
+    with open(f"{path}-lock", "r+b" if os.path.exists(f"{path}-lock") else "wb", buffering=0) as lock:
+        lock.truncate(lock.write(held_by.replace(b"HERE", socket.gethostname().encode())))
+    database = _journal_in_memory(path)
+    database.execute("UPDATE run SET status = ?", (status.decode("utf-8", "replace"),))
+    for task in (None, 1, 2, 3):
+        assert explain_database(database, path, task, 0.0)
+
+
+@functools.cache
+def _journal_in_memory(path: str) -> sqlite3.Connection:
+    """One with a task that runs, one that waits to be tried again, and others that have not been begun."""
+    journal = Journal(path, NEW, now=0.0, sync=False)
+    for number in (1, 2):
+        claim = journal.claim(TaskIdentity(bytes([number]), number), "command")
+        assert claim is not None
+        attempt = journal.begin_attempt(claim, "worker", 0.0)
+        if number == 2:
+            journal.end_attempt(attempt, "lost", 1.0)
+    journal.flush()
+    journal.close()
+    made = sqlite3.connect(":memory:")
+    with closing(sqlite3.connect(path)) as source:
+        source.backup(made)
+    return made
 
 
 @target(CexecError)

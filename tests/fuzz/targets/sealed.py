@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cexec.client.attempt.screen_modes import ScreenModes
 from cexec.errors import CexecError, ProtocolError
@@ -20,6 +20,7 @@ from cexec.protocol.connection.session_states import STATES
 from cexec.protocol.connection.terminal_request import TerminalRequest
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.datagrams.announcement import PROLOGUE, Announcement
+from cexec.protocol.datagrams.client_jobs import LONGEST_AGE, LONGEST_VALUE, ClientJob, encode_jobs, parse_jobs
 from cexec.protocol.datagrams.hello import Hello, open_hello
 from cexec.protocol.datagrams.opened_announcement import open_announcement
 from cexec.protocol.datagrams.presence import Followed, Presence
@@ -261,3 +262,21 @@ def needs(data: bytes) -> None:
             parse_needs(one)
         except CexecError:
             pass
+
+
+@target()
+def jobs_of_clients(data: bytes) -> None:
+    """The jobs that run on a worker, in its answer to a census: what is understood encodes to the same jobs."""
+
+    def fields(jobs: Iterable[ClientJob]) -> list[tuple[int, str, str]]:
+        return [(job.seconds, job.host, job.client) for job in jobs]
+
+    text = data.decode("utf-8", "replace")
+    found = parse_jobs(text)
+    assert all(0 <= job.seconds <= LONGEST_AGE for job in found)
+    oldest_first = fields(sorted(found, key=lambda job: -job.seconds))
+    value = encode_jobs(found, LONGEST_VALUE)
+    assert len(value.encode()) <= LONGEST_VALUE
+    again = fields(parse_jobs(value))
+    assert again == oldest_first[: len(again)]
+    assert len(again) == len(found) or len(text.encode()) > LONGEST_VALUE

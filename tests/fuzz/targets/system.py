@@ -9,8 +9,10 @@ from cexec.net.interfaces import parse_attributes, read_table
 from cexec.net.mdns import FOUND, LOST, Finds
 from cexec.system.host.iptables import parse_iptables
 from cexec.system.host.load import Sampler, cpu_identity, find_quota
+from cexec.system.host.load_command import parse_load
 from cexec.system.host.nftables import parse_nftables
 from cexec.system.host.packet_filter import INPUT, Chain, Flow, blockers
+from cexec.system.printable import printable
 from cexec.worker.discovery.machine import usable_memory
 from cexec.worker.jobs.report_memory import RING, NoteReader, Notes, ReportMemory
 from cexec.worker.jobs.reports import MAXIMUM_REPORT, ReportError, decode, encode
@@ -55,6 +57,16 @@ def proc_files(data: bytes) -> None:
         assert 0.0 <= meter.sample(now).level < math.inf
     assert usable_memory(str(proc), str(groups)) >= 0
     cpu_identity(str(proc))
+
+
+@target(ValueError)
+def load_of_a_command(data: bytes) -> None:
+    """What the program of --load-command prints; the message of what is refused is one line."""
+    try:
+        assert 0.0 <= parse_load(data) < math.inf
+    except ValueError as error:
+        assert printable(str(error)) == str(error)
+        raise
 
 
 @target()

@@ -170,7 +170,7 @@ def test_a_signature_of_the_wrong_size_is_the_peers_fault() -> None:
 def test_a_certificate_reads_back_as_it_was_issued(original: Certificate) -> None:
     data = original.encode()
     read = Certificate.decode(data)
-    assert all(getattr(read, name) == getattr(original, name) for name in Certificate.__slots__)
+    assert all(getattr(read, name) == getattr(original, name) for name in Certificate.__slots__ if name[0] != "_")
     assert read.encode() == data
 
 

@@ -203,6 +203,46 @@ def test_boxes_of_short_texts_are_those_of_seal(name: str) -> None:
 
 
 @every_cipher
+def test_boxes_in_kept_memory_are_those_of_seal(name: str) -> None:
+    cipher = sodium.aead(name)
+    sender, receiver = (sodium.BoxMemory(cipher, KEY, 200) for _ in range(2))
+    for counter, (text, start) in enumerate([(b"x" * 100, 0), (b"", 0), (b"short", 7)]):
+        expected = bytearray(text + bytes(cipher.tag_size))
+        cipher.seal(KEY, counter, memoryview(expected), len(text), b"head")
+        end = sodium.HEADER + len(expected)
+        sender.view[sodium.HEADER : sodium.HEADER + len(text)] = text
+        sender.seal(counter, b"head" + text[:1], len(text))
+        assert sender.octets[:end] == b"head" + expected
+        receiver.view[start : start + end] = sender.view[:end]
+        assert receiver.open(counter, start, len(expected)) == len(text)
+        begin = start + sodium.HEADER
+        assert receiver.octets[begin : begin + len(text)] == text
+        receiver.view[start : start + end] = sender.view[:end]
+        receiver.view[start] ^= 1  # the header is authenticated as well
+        with pytest.raises(VerifyError):
+            receiver.open(counter, start, len(expected))
+
+
+@every_cipher
+def test_no_box_is_made_or_opened_beyond_its_memory(name: str) -> None:
+    cipher = sodium.aead(name)
+    memory = sodium.BoxMemory(cipher, KEY, 100)
+    longest = 100 - sodium.HEADER - cipher.tag_size
+    memory.seal(0, b"head", longest)
+    assert memory.open(0, 0, 100 - sodium.HEADER) == longest
+    for size in (-1, longest + 1):
+        with pytest.raises(ValueError, match="no room"):
+            memory.seal(0, b"head", size)
+    for start, size in ((-1, 50), (1, 96), (0, 97), (96, 50)):
+        with pytest.raises(ValueError, match="not in this memory"):
+            memory.open(0, start, size)
+    with pytest.raises(VerifyError):
+        memory.open(0, 0, cipher.tag_size - 1)
+    with pytest.raises(ProtocolError):
+        sodium.BoxMemory(cipher, bytes(31), 100)
+
+
+@every_cipher
 def test_sealing_touches_nothing_behind_the_tag_and_opening_leaves_its_surroundings(name: str) -> None:
     cipher = sodium.aead(name)
     buffer = bytearray(b"<" + b"text" + b"." * cipher.tag_size + b">>>")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cexec.protocol.base.token_bucket import TokenBucket
 
 
@@ -33,3 +35,12 @@ def test_a_clock_that_stands_still_gives_nothing() -> None:
     bucket = TokenBucket(1.0, 1.0, now=5.0)
     bucket.spend(1.0)
     assert not bucket.left(5.0) and not bucket.left(4.0)
+
+
+def test_when_there_is_something_again() -> None:
+    bucket = TokenBucket(2.0, 1.0, now=10.0)
+    assert bucket.due(10.0) == 10.0
+    bucket.spend(3.0)
+    due = bucket.due(10.0)
+    assert due == pytest.approx(11.0, abs=0.001)
+    assert not bucket.left(due - 0.001) and bucket.left(due)

@@ -39,6 +39,7 @@ FULL_EXIT = Exit(
         Ending(1, WRITES, frames.ENDED, 1 << 40),
         Ending(0, READS, frames.READER_CLOSED, 5),
         Ending(2, WRITES, frames.STREAM_BROKEN, 0),
+        Ending(257, WRITES, frames.ENDED, 7),
     ],
     user_time=1_000_001,
     system_time=2,
@@ -54,6 +55,12 @@ BODIES = [
 ]
 each_body = pytest.mark.parametrize(("body", "decode"), BODIES, ids=["go", "small go", "exit", "small exit"])
 Decode = Callable[[bytes], "Go | Exit"]
+
+
+def test_an_exit_may_have_more_endings_than_a_byte_counts() -> None:
+    endings = [Ending(number, WRITES, frames.ENDED, number) for number in range(300)]
+    found = Exit.decode(Exit(kind=frames.EXITED, status=0, endings=endings).encode()).endings
+    assert [(one.number, one.direction, one.count) for one in found] == [(n, WRITES, n) for n in range(300)]
 
 
 def go_with(*streams: Stream) -> bytes:

@@ -78,9 +78,11 @@ def play(side: Side, name: str, turns: list[tuple[str, str]]) -> None:
     assert side.bytes_to_send() == b""
 
 
-def without_proves(encode: Callable[[Announcement], bytes]) -> Callable[[Announcement], bytes]:
+def with_known(known: bytes, encode: Callable[[Announcement], bytes]) -> Callable[[Announcement], bytes]:
+    """What announcements said before they said what they say today."""
+
     def encoded(announcement: Announcement) -> bytes:
-        announcement.known = b""
+        announcement.known = known
         return encode(announcement)
 
     return encoded
@@ -94,7 +96,7 @@ def test_a_client_of_today_talks_to_a_worker_of_0_1_0(
     session: dict[str, Any], draws: Draws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was recorded answers an announcement of 0.1.0, which does not say that its client can prove itself."""
-    monkeypatch.setattr(Announcement, "encode", without_proves(Announcement.encode))
+    monkeypatch.setattr(Announcement, "encode", with_known(b"", Announcement.encode))
     application = Application(b"\x03" * 32)
     draws.role = "client"
     sealed = application.announce()
@@ -120,8 +122,9 @@ def test_a_worker_of_today_talks_to_a_client_of_0_1_0(session: dict[str, Any], d
 
 
 def test_a_client_of_today_talks_to_a_worker_of_the_second_revision_without_wanted(
-    second: dict[str, Any], draws: Draws
+    second: dict[str, Any], draws: Draws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Announcement, "encode", with_known(b"\x01", Announcement.encode))
     application = Application(b"\x03" * 32)
     draws.role = "client"
     sealed = application.announce()

@@ -207,6 +207,33 @@ def test_a_buffer_is_not_used_again_before_all_of_it_is_sent() -> None:
     assert sender.data_buffer() is not None
 
 
+@each_cipher
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_record_that_is_sent_at_once_is_that_of_send_data(cipher: str, packed: bool) -> None:
+    """Its buffer stays free; what the kernel does not take waits before all that comes later."""
+    sender, receiver = record_pair(cipher, packed=packed)
+    head = frames.head(frames.DATA, 1)
+    for data in (b"first", b"x" * MAXIMUM_DATA, b"last"):
+        buffer = sender.data_buffer()
+        assert buffer is not None
+        buffer[: len(data)] = data
+        record = sender.seal_data(head, len(data))
+        assert sender.all_sent and sender.data_buffer() is not None
+        assert receiver.receive_data(bytes(record), 0.0) == [head + data]
+    buffer = sender.data_buffer()
+    assert buffer is not None
+    buffer[:4] = b"rest"
+    record = sender.seal_data(head, 4)
+    begun = bytes(record[:10])
+    sender.keep(record[10:])
+    assert not sender.all_sent
+    filled(sender, b"y" * MAXIMUM_DATA)
+    assert sender.data_buffer() is None
+    found = receiver.receive_data(begun + sent_bytes(sender), 0.0)
+    assert found == [head + b"rest", head + b"y" * MAXIMUM_DATA]
+    assert sender.all_sent and sender.data_buffer() is not None
+
+
 def test_a_peer_that_takes_nothing_is_given_no_more() -> None:
     sender, receiver = record_pair(ANY)
     for _ in range(MAXIMUM_WAITING - 1):

@@ -132,7 +132,9 @@ def test_credit_that_waits_to_be_sent_is_one_frame_and_gives_no_more_credit_yet(
     client.consumed(1, 16)
     with pytest.raises(ProtocolError):
         told(client, frames.DATA, b"x", 1)
+    assert client.wants_to_send
     assert client.data_to_send() == [frames.frame(frames.CREDIT, INITIAL_WINDOW.to_bytes(4, "big"), 1)]
+    assert not client.wants_to_send  # or its driver would ask again and again
 
 
 # Endings
@@ -285,3 +287,55 @@ def test_an_exit_while_an_output_has_not_ended_is_no_exit() -> None:
     client = client_in(RUNNING, started=True)
     endings = [Ending(1, WRITES, frames.ENDED, 0), Ending(2, WRITES, frames.ENDED, 0), *HONEST[2:]]
     refused(client, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=endings).encode())
+
+
+# The short way
+
+
+def test_the_short_way_takes_the_usual_frame_as_the_long_one_does() -> None:
+    frame = memoryview(frames.frame(frames.DATA, b"hello", 1))
+    short, long = client_in(RUNNING, started=True), client_in(RUNNING, started=True)
+    assert short.take_data(frame, 7.0) == 1
+    (event,) = told(long, frames.DATA, b"hello", 1, 7.0)
+    assert (event.stream, bytes(event.data)) == (1, b"hello")
+    assert short.next_event() is None
+    one, two = ([(half.received, half.window) for half in side.incoming.values()] for side in (short, long))
+    assert one == two
+    assert short.next_timeout() == long.next_timeout()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frames.frame(frames.DATA, b"", 1),
+        frames.frame(frames.DATA, b"x", 0),  # which the client writes
+        frames.frame(frames.DATA, b"x", 9),
+        frames.frame(frames.DATA, b"x", 1, 1),
+        frames.frame(frames.END, bytes(8), 1),
+        frames.frame(frames.PING),
+        frames.frame(frames.DATA, bytes(INITIAL_WINDOW + 1), 1),
+        b"\7",
+    ],
+)
+def test_the_short_way_leaves_all_others_to_the_long_one(frame: bytes) -> None:
+    session = client_in(RUNNING, started=True)
+    before = [(half.received, half.window) for half in session.incoming.values()]
+    assert session.take_data(memoryview(frame), 1.0) == -1
+    assert [(half.received, half.window) for half in session.incoming.values()] == before
+
+
+def test_the_short_way_is_closed_before_the_start_after_the_end_and_after_a_failure() -> None:
+    frame = memoryview(frames.frame(frames.DATA, b"x", 1))
+    assert client_in(RUNNING).take_data(frame, 0.0) == -1
+    wire = running()
+    finish(wire)
+    assert wire.client.session.take_data(frame, 0.0) == -1
+    session = client_in(RUNNING, started=True)
+    session.close_reader(1)
+    assert session.take_data(frame, 0.0) == -1
+    session = client_in(RUNNING, started=True)
+    refused(session, frames.CONFIRM)
+    assert session.take_data(frame, 0.0) == -1
+    session = client_in(RUNNING, started=True)
+    session.cancel()
+    assert session.take_data(frame, 0.0) == -1

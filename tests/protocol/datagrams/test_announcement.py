@@ -60,7 +60,7 @@ def test_an_announcement_reads_back() -> None:
 
 def test_what_an_announcement_does_not_say() -> None:
     said = APPLICATION.hear(SealedAnnouncement(APPLICATION.client, job_id=JOB_ID, attempt=1)).announcement
-    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"\x01")
+    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"\x01" + bytes(8))
     assert said.proves
     assert not said.requirements
     fields = {name: getattr(said, name) for name in Announcement.__slots__ if name != "known"}
@@ -75,12 +75,27 @@ def test_who_can_prove_itself_and_who_cannot() -> None:
     assert known.known and not known.proves
     old = APPLICATION.hear(APPLICATION.announce()).announcement
     old.known = b""
-    assert not Announcement.decode(old.encode()).proves
+    read = Announcement.decode(old.encode())
+    assert (read.proves, read.clock) == (False, 0)
+
+
+def test_a_jobs_announcement_says_when_it_was_made() -> None:
+    """A later version may say more behind that; a clock may stand before 1970."""
+    for clock, said in ((1_800_000_000_123, 1_800_000_000_123), (0, 0), (-5, 0)):
+        assert APPLICATION.hear(APPLICATION.announce(clock=clock)).announcement.clock == said
+    more = APPLICATION.hear(APPLICATION.announce(clock=7)).announcement
+    more.known += b"more"
+    read = Announcement.decode(more.encode())
+    assert (read.proves, read.clock) == (True, 7)
+    for short in range(1, 9):  # nobody writes these
+        more.known = (b"\x01" + 8 * b"\xff")[:short]
+        assert Announcement.decode(more.encode()).clock < 1 << 56
+    assert APPLICATION.hear(APPLICATION.announce(kind=announcement.CENSUS, clock=7)).announcement.clock == 0
 
 
 def test_an_announcement_that_is_made_anew_says_the_same_under_another_name() -> None:
     first = APPLICATION.announce(kind=announcement.RUN_ONE, weight=7, attempt=3)
-    second = first.anew(APPLICATION.client)
+    second = first.anew(APPLICATION.client, 5)
     assert second.mac1 != first.mac1
     said = [APPLICATION.hear(sealed).announcement for sealed in (first, second)]
     assert [(one.job_id, one.attempt, one.kind, one.weight, one.wanted_for) for one in said] == [

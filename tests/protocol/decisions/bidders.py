@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from os import urandom
 from random import Random
 
 from cexec.protocol.decisions.bid import Bidder, Outcome
 from cexec.protocol.decisions.competition import LEAST_COMPETITORS, LEAST_SPREAD
-from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.remembered import NOBODY, Origin, RememberedAnnouncement
 from cexec.protocol.decisions.rivals import RivalWord
+from cexec.protocol.decisions.standing import Standing
+from cexec.protocol.decisions.unproved import Unproved
 
 WANTED = 15.0
 LARGEST_LITTLE_SPREAD = LEAST_SPREAD * (LEAST_COMPETITORS - 1.0)  # the logarithm is below its tangent
@@ -83,3 +86,14 @@ def slots_of(machine: Bidder) -> tuple[int, int, int]:
 def waiting_in(machine: Bidder) -> int:
     """Announcements that would be answered if a slot were free."""
     return machine.waiting
+
+
+def use_up_words(unproved: Unproved, source: str, now: float) -> None:
+    """Recordings that nobody has heard before take all datagrams that their source may get now."""
+    while True:
+        one = RememberedAnnouncement(
+            urandom(16), 1, now, now + WANTED, targeted=False, origin=NOBODY, standing=Standing.UNPROVED, source=source
+        )  # fmt: skip
+        if not unproved.may_tell(one, now):
+            return
+        unproved.told(one, now)

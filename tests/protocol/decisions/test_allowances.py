@@ -7,13 +7,14 @@ from cexec.protocol.decisions.bid_events import Forget
 from cexec.protocol.decisions.remembered import Origin
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import (
+    ANSWERS_BURST,
+    ANSWERS_RATE,
     SPARE_TRIES_BURST,
     SPARE_TRIES_RATE,
     WORDS_BURST,
-    WORDS_RATE,
     Unproved,
 )
-from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run
+from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run, use_up_words
 
 ONE = identity(1)
 DOUBTED, UNPROVED, PROVED = Standing
@@ -25,15 +26,15 @@ def heard(standing: Standing) -> Bidder:
     return machine
 
 
-def test_a_source_gets_a_bounded_number_of_words_that_belong_to_no_announcement() -> None:
+def test_a_source_gets_a_bounded_number_of_answers() -> None:
     allowances = Unproved()
-    for _ in range(int(WORDS_BURST)):
-        assert allowances.take_word("10.0.0.1", 0.0)
-    assert not allowances.take_word("10.0.0.1", 0.0)
-    assert allowances.take_word("10.0.0.2", 0.0)
-    for _ in range(int(WORDS_RATE)):
-        assert allowances.take_word("10.0.0.1", 1.0)
-    assert not allowances.take_word("10.0.0.1", 1.0)
+    for _ in range(int(ANSWERS_BURST)):
+        assert allowances.take_answer("10.0.0.1", 0.0)
+    assert not allowances.take_answer("10.0.0.1", 0.0)
+    assert allowances.take_answer("10.0.0.2", 0.0)
+    for _ in range(int(ANSWERS_RATE)):
+        assert allowances.take_answer("10.0.0.1", 1.0)
+    assert not allowances.take_answer("10.0.0.1", 1.0)
 
 
 def test_clients_of_0_1_0_share_a_few_connections_at_once_and_one_now_and_then() -> None:
@@ -80,11 +81,18 @@ def test_what_is_refused_costs_nothing_of_the_quota_of_0_1_0() -> None:
     assert all(machine.may_answer(identity(2), 0.0) for _ in range(5))
 
 
+def test_whoever_is_forgiven_has_a_new_allowance() -> None:
+    allowances = Unproved()
+    allowances.note_told(ONE)
+    allowances.forgive(ONE)
+    allowances.forgive(identity(2))  # that nobody has heard of
+    assert not allowances.told_once(ONE)
+
+
 def test_an_answer_counts_for_the_source_that_was_heard_last() -> None:
     machine = heard(UNPROVED)
     machine.consider(ONE, 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.2")
-    while machine.unproved.take_word("10.0.0.2", 0.0):
-        pass
+    use_up_words(machine.unproved, "10.0.0.2", 0.0)
     assert not machine.may_answer(ONE, 0.0)
     machine.consider(ONE, 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.3")
     assert machine.may_answer(ONE, 0.0)

@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 
 from cexec.protocol.decisions.bid import Load, Outcome
 from cexec.protocol.decisions.bid_delay import IDLE_DELAY, LOAD_DELAY
-from cexec.protocol.decisions.remembered import DONE_LIFETIME
+from cexec.protocol.decisions.remembered import DONE_LIFETIME, Origin
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
     WANTED,
     bidder,
     connects,
     delay_of,
+    drop,
     events,
     identity,
     run,
@@ -188,6 +189,14 @@ def test_claim_before_its_announcement_is_forgotten_in_the_end() -> None:
     assert connects(machine) == [identity(1)]
 
 
+def test_a_claim_that_comes_when_the_first_one_is_forgotten_is_remembered_anew() -> None:
+    machine = bidder()
+    for when in (0.0, DONE_LIFETIME):
+        machine.claimed(identity(1), 60, when)
+    machine.consider(identity(1), 1, WANTED, DONE_LIFETIME + 1.0)
+    assert connects(machine) == []
+
+
 def test_repeated_claims_teach_once() -> None:
     machine = bidder()
     machine.consider(identity(1), 1, WANTED, 0.0)
@@ -196,6 +205,25 @@ def test_repeated_claims_teach_once() -> None:
     for _ in range(5):
         machine.claimed(identity(1), 30, 0.1)
     assert machine.competition.count == 15
+
+
+def test_a_race_takes_the_time_from_the_announcement_to_its_claim() -> None:
+    """Here none, however late it is: so bids are not spread any more than usually."""
+    machine = bidder()
+    for number in range(20):
+        machine.consider(identity(number), 1, WANTED, 100.0 + number)
+        machine.claimed(identity(number), 1, 100.0 + number)
+    assert max(machine.competition.spread(1.0) for _ in range(200)) <= LARGEST_LITTLE_SPREAD
+
+
+def test_a_complaint_tells_the_time() -> None:
+    """What is said of the worker after it is as of then."""
+    machine = bidder()
+    drop(machine, 1, 0.0)
+    before = machine.penalty
+    machine.consider(identity(2), 1, WANTED, 1.0, origin=Origin(b"client"))
+    machine.complained(identity(1), 3000.0)
+    assert before > 0.0 and machine.penalty == 0.0
 
 
 def test_claim_does_not_take_the_job_from_its_winner() -> None:

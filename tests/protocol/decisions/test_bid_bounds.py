@@ -216,7 +216,8 @@ def test_a_lease_whose_offer_was_withdrawn_has_no_turn_until_its_next_one() -> N
     machine.leased(WAITS, 1, 0.0, b"client")
     assert connects(machine) == [WAITS]
     machine.withdrawn(WAITS, 0.0)
-    machine.hold(WAITS, 100.0)
+    machine.handle_timeout(100.0)
+    assert connects(machine) == [WAITS] and machine.reserved(WAITS, 100.0)
     assert slots_of(machine) == (0, 1, 0)
     machine.released(WAITS, 100.0)
     assert machine.accounts.wasted(b"client", 100.0) <= LEAST_TURN

@@ -19,11 +19,22 @@ from cexec.protocol.decisions.clients import STALLED_EACH
 from cexec.protocol.decisions.competition import FEW
 from cexec.protocol.decisions.queue_words import QUEUED_SPACING
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD, Origin
+from cexec.protocol.decisions.reservations import LEASE_PATIENCE
 from cexec.protocol.decisions.rivals import RivalWord
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
 
 # Slots
+
+
+def test_it_counts_the_announcements_that_wait_and_their_clients() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    assert connects(machine) == [identity(1)]
+    run(machine, identity(1), 0.0)
+    for number, client in ((2, b"a"), (3, b"a"), (4, b"b")):
+        machine.consider(identity(number), 1, WANTED, 1.0, origin=Origin(client))
+    assert (machine.waiting, machine.waiting_clients) == (3, 2)
 
 
 def test_full_worker_says_so_at_once_and_every_ten_seconds() -> None:
@@ -331,13 +342,30 @@ def test_a_lease_that_goes_on_in_its_slot_is_not_drawn() -> None:
     machine.consider(identity(1), 1, WANTED, 0.0)
     (who,) = connects(machine)
     run(machine, who, 0.0)
-    machine.leased(identity(2), 1, 1.0)
-    machine.hold(identity(2), 1.0)
-    assert machine.waiting == 1  # its last job has not ended
     machine.finished(who, Outcome.SUCCEEDED, 1.0, 1.0)
-    machine.hold(identity(2), 1.0)
+    machine.hold(identity(2), 1, 1.0, latency=0.0)
     assert (machine.waiting, machine.slots.free, machine.slots.reserved) == (0, 0, 1)
     assert connects(machine) == []
     machine.started(identity(2), 1.0)
-    machine.hold(identity(3), 1.0)  # nobody's
     assert machine.slots.running == 1
+
+
+def test_a_lease_that_goes_on_without_a_slot_waits_for_one() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    (who,) = connects(machine)
+    run(machine, who, 0.0)
+    machine.hold(identity(2), 1, 1.0, latency=0.0)
+    assert (machine.waiting, machine.slots.reserved) == (1, 0)  # the last job has not ended
+    machine.finished(who, Outcome.SUCCEEDED, 1.0, 1.0)
+    assert connects(machine) == [identity(2)]
+
+
+def test_a_slot_that_a_lease_holds_is_taken_back_for_another_client() -> None:
+    machine = bidder()
+    machine.hold(identity(1), 1, 0.0, b"client", latency=0.0)
+    machine.consider(identity(2), 1, WANTED, 0.1, origin=Origin(b"other"))
+    machine.handle_timeout(LEASE_PATIENCE - 0.01)
+    assert "Withdraw" not in [name for name, _ in events(machine)]
+    machine.handle_timeout(LEASE_PATIENCE)
+    assert ("Withdraw", identity(1)) in events(machine)

@@ -14,7 +14,7 @@ from cexec.protocol.decisions.complaints import (
     MAXIMUM_REMEMBERED,
     Complaints,
 )
-from cexec.protocol.decisions.rivals import Rivals, RivalWord
+from cexec.protocol.decisions.rivals import LIFETIME, Rivals, RivalWord
 
 LONGEST = LONGEST_SLOWNESS
 
@@ -200,3 +200,66 @@ def test_memory_of_jobs_and_clients_is_bounded() -> None:
     record.succeed(b"b", 0.0)
     record.drop(b"client 0", 1.0)  # forgotten, so nothing is known against it
     assert record.complaints.slowness(1.0) == COMPLAINT_DELAY
+
+
+# What the others think of this worker
+
+
+def test_a_worker_that_has_told_of_a_success_rests_for_nobody_because_the_others_rest_for_its_sake() -> None:
+    """Regression: idle workers rested for each other's sake for 25 s, when processes that had told of a success died
+    before the client had let go."""
+    record = Record()
+    record.drop(b"a", 0.0)
+    record.healthy_rival(0.0)
+    assert record.rest(0.0) == 12 * COMPLAINT_DELAY
+    job = record.take(b"b", 24.0)
+    record.complaints.ended(job, 24.1, succeeded=True)
+    assert record.rest(24.1) == pytest.approx(FIRST_REST, abs=0.2)
+    assert record.complaints.slowness(24.1)  # the client may not have the result
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_a_job_that_broke_off_ends_that_and_a_failure_of_the_program_does_not(completed: bool) -> None:
+    record = Record()
+    record.drop(b"a", 0.0)
+    record.complaints.ended(record.take(b"b", 1.0), 1.1, succeeded=True)
+    record.complaints.ended(record.take(b"b", 1.2), 1.2, completed=completed, succeeded=False)
+    record.healthy_rival(1.2)
+    assert (record.rest(1.2) < 2 * FIRST_REST) is completed
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_complaint_ends_that_if_its_job_was_the_last_one_or_runs_still(ended: bool) -> None:
+    """A worker whose results do not arrive tells of a success each time."""
+    record = Record()
+    record.complaints.ended(record.take(b"b", 0.0), 0.0, succeeded=True)
+    job = record.take(b"a", 1.0)
+    if ended:
+        record.complaints.ended(job, 1.0, succeeded=True)
+    assert record.complaints.complained(job, 1.0)
+    record.healthy_rival(1.0)
+    assert record.rest(1.0) > 2 * COMPLAINT_DELAY
+
+
+def test_a_complaint_about_an_earlier_job_does_not_end_that() -> None:
+    """The others do not count it either: it was said before the success."""
+    record = Record()
+    lost = record.take(b"a", 0.0)
+    record.complaints.ended(lost, 1.0, completed=False, succeeded=False)
+    record.complaints.ended(record.take(b"b", 0.5), 1.01, succeeded=True)
+    assert record.complaints.complained(lost, 1.02)
+    record.healthy_rival(1.02)
+    assert record.rest(1.02) <= FIRST_REST
+
+
+@pytest.mark.parametrize(("ago", "rests"), [(LIFETIME - 1, False), (LIFETIME + 1, True)])
+def test_a_success_counts_as_long_as_the_others_count_it(ago: float, rests: bool) -> None:
+    record = Record()
+    record.complaints.ended(record.take(b"b", 1.0), 1.0, succeeded=True)
+    lost = record.take(b"a", 0.5)
+    record.complaints.ended(lost, 0.9, succeeded=False)
+    assert record.complaints.complained(lost, 1.0)
+    now = 1.0 + ago
+    record.take(b"b", now)
+    record.healthy_rival(now)
+    assert (record.rest(now) > 2 * FIRST_REST) is rests

@@ -7,11 +7,13 @@ from math import inf
 import pytest
 
 from cexec.protocol.base.limits import QUEUED_INTERVAL
+from cexec.protocol.decisions import queue_words
+from cexec.protocol.decisions.bid_events import Prove
 from cexec.protocol.decisions.queue_words import QueueWords
 from cexec.protocol.decisions.remembered import NOBODY, RUNNING, RememberedAnnouncement
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
-from cexec.protocol.decisions.unproved import Unproved
+from cexec.protocol.decisions.unproved import WORDS_BURST, WORDS_RATE, Unproved
 from tests.protocol.decisions.bidders import identity
 
 NOW = 100.0
@@ -24,10 +26,13 @@ def words(*, full: bool) -> QueueWords:
     return QueueWords(slots, Unproved())
 
 
-def waiting(*, proves: bool = True) -> RememberedAnnouncement:
+def waiting(
+    number: int = 1, *, heard_at: float = NOW, source: str = "", proves: bool = True, clock: int = 0
+) -> RememberedAnnouncement:
     return RememberedAnnouncement(
-        identity(1), 1, NOW, NOW + 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED, proves=proves
-    )
+        identity(number), 1, heard_at, heard_at + 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED,
+        source=source, proves=proves, clock=clock,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("due", "asked"), [(inf, NOW), (NOW + 5.0, NOW + 5.0)])
@@ -58,3 +63,126 @@ def test_a_client_that_can_prove_itself_and_does_not_is_told_once() -> None:
     one.telling.told(NOW, inf)
     words(full=True).ask_again(one, NOW + 1000.0)
     assert one.telling.due == inf
+
+
+@pytest.mark.parametrize(("standing", "due"), [(Standing.PROVED, inf), (Standing.UNPROVED, NOW + 5.0)])
+def test_a_copy_changes_nothing_for_whoever_has_proved_itself_or_has_a_word_to_come(
+    standing: Standing, due: float
+) -> None:
+    one = waiting()
+    one.standing, one.telling.due = standing, due
+    words(full=True).ask_again(one, NOW + 1.0)
+    assert one.telling.due == due
+
+
+# A source that has had as many words as it may
+
+
+def used_up(source: str = "10.0.0.9") -> QueueWords:
+    made = words(full=False)
+    for number in range(1000, 1000 + int(WORDS_BURST)):
+        assert made.tell(waiting(number, source=source), NOW) is not None
+    return made
+
+
+def test_whoever_waits_for_its_sources_next_word_or_has_had_its_own_takes_no_turn_from_others() -> None:
+    """Regression: recordings that were sent over and over took all turns at a busy worker."""
+    made = used_up()
+    for number in range(1000):
+        assert made.first(waiting(number, source="10.0.0.9"), NOW) == NOW
+    newest = waiting(1, source="10.0.0.9", clock=10)
+    assert made.tell(newest, NOW) is None
+    assert made.first(waiting(2, source="10.0.0.9", clock=9), NOW) == inf
+    assert made.first(waiting(3, source="10.0.0.9", clock=11), NOW, 0.25) == NOW + 0.25
+    told = waiting(4, source="10.0.0.10")
+    assert isinstance(made.tell(told, NOW), Prove)
+    assert made.first(told, NOW) == inf
+    assert made.first(waiting(5, source="10.0.0.10"), NOW) == NOW
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_the_announcement_that_was_heard_last_gets_its_sources_next_word(first: int) -> None:
+    """Whatever order their bids are due in."""
+    made = used_up()
+    both = {number: waiting(number, heard_at=NOW + number / 1000, source="10.0.0.9") for number in (1, 2)}
+    for number in (first, 3 - first):
+        assert made.tell(both[number], NOW) is None
+    old, new = both[1].telling.due, both[2].telling.due
+    assert NOW < new <= NOW + 1.0 / WORDS_RATE + 0.001
+    assert old == (new if first == 1 else inf)
+    if first == 1:
+        assert made.tell(both[1], old) is None and both[1].telling.due == inf
+    assert isinstance(made.tell(both[2], new), Prove)
+    made.ask_again(both[1], NOW + 1.0)  # a copy of it has come
+    assert isinstance(made.tell(both[1], NOW + 1.0), Prove)
+
+
+def test_another_source_and_an_announcement_that_has_had_its_word_wait_for_nothing() -> None:
+    made = used_up()
+    assert isinstance(made.tell(waiting(1, source="10.0.0.8"), NOW), Prove)
+    told = waiting(1000, source="10.0.0.9")
+    assert made.tell(told, NOW) is None and told.telling.due == inf
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_the_announcement_that_was_made_last_gets_its_sources_next_word_whenever_it_came(first: int) -> None:
+    """Recordings are older by the client's own clock, and may be sent before it or behind it."""
+    made = used_up()
+    both = {
+        number: waiting(number, heard_at=NOW - number / 1000, source="10.0.0.9", clock=10 * number)
+        for number in (1, 2)
+    }  # fmt: skip
+    for number in (first, 3 - first):
+        assert made.tell(both[number], NOW) is None
+    assert isinstance(made.tell(both[2], both[2].telling.due), Prove)
+
+
+def test_an_older_announcement_that_comes_when_the_word_is_due_does_not_get_it() -> None:
+    made, one = used_up(), waiting(1, source="10.0.0.9", clock=10)
+    assert made.tell(one, NOW) is None
+    old = waiting(2, heard_at=one.telling.due, source="10.0.0.9", clock=9)
+    assert made.tell(old, one.telling.due) is None and old.telling.due == inf
+    assert isinstance(made.tell(one, one.telling.due), Prove)
+    made.ask_again(old, NOW + 1.0)
+    assert isinstance(made.tell(old, NOW + 1.0), Prove)
+
+
+def test_an_announcement_that_is_forgotten_keeps_its_sources_next_word_from_older_ones_for_a_moment_only() -> None:
+    made, gone = used_up(), waiting(1, source="10.0.0.9", clock=10)
+    assert made.tell(gone, NOW) is None
+    old = waiting(2, source="10.0.0.9", clock=9)
+    assert made.tell(old, gone.telling.due + queue_words.LATE / 2) is None
+    assert isinstance(made.tell(old, gone.telling.due + queue_words.LATE), Prove)
+
+
+def test_if_another_one_took_the_word_the_latest_gets_the_one_after_that() -> None:
+    made, one = used_up(), waiting(1, source="10.0.0.9")
+    assert made.tell(one, NOW) is None
+    due = one.telling.due
+    assert made.tell(waiting(2, heard_at=due, source="10.0.0.9"), due) is not None
+    assert made.tell(one, due) is None
+    assert due < one.telling.due < NOW + 3.0 / WORDS_RATE
+    assert isinstance(made.tell(one, one.telling.due), Prove)
+
+
+def test_a_client_that_has_proved_itself_and_loses_its_way_is_asked_again() -> None:
+    """Whoever waits for its source's next word by then."""
+    made, one = used_up(), waiting(1, source="10.0.0.9")
+    assert made.tell(one, NOW) is None
+    one.standing = Standing.PROVED
+    assert made.tell(one, NOW) is not None
+    assert made.tell(waiting(2, heard_at=NOW + 0.001, source="10.0.0.9"), NOW) is None
+    one.standing = Standing.UNPROVED
+    assert isinstance(made.tell(one, NOW + 1.0), Prove)
+
+
+def test_sources_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was forgotten is told when it is heard again."""
+    monkeypatch.setattr(queue_words, "MAXIMUM_LATEST", 1)
+    made = used_up()
+    for number in range(2000, 2000 + int(WORDS_BURST)):
+        made.tell(waiting(number, source="10.0.0.8"), NOW)
+    ones = [waiting(1, source="10.0.0.9"), waiting(2, source="10.0.0.8")]
+    assert [made.tell(one, NOW) for one in ones] == [None, None]
+    assert [made.tell(one, NOW + 1.0) is None for one in ones] == [True, False]
+    assert ones[0].telling.due == inf

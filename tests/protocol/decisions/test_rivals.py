@@ -127,13 +127,17 @@ def test_a_claim_counts_until_its_worker_says_how_the_job_ended(completed: bool)
     assert rest(rivals) == SHORTEST
 
 
-def test_a_lost_job_of_a_lease_ends_a_claim_which_named_another_job() -> None:
+@pytest.mark.parametrize("completed", [True, False])
+def test_a_job_of_a_lease_ends_the_oldest_claim_because_that_named_another_job(completed: bool) -> None:
+    """Regression: claims of leases whose jobs had succeeded made all workers rest for 5 s after each had lost a job."""
     rivals = Rivals()
     rivals.took_a_job(b"announced", 0.0)
-    rivals.told(word(job=b"done before", completed=True), 0.1)
+    rivals.took_a_job(b"another", 1.0)
+    rivals.told(word(at=1.1, job=b"of the lease", completed=completed), 1.1)
     rivals.left(b"rival")
-    assert rest(rivals) == CLAIM_LIFETIME
-    rivals.told(word(at=1.0, job=b"of the lease", completed=False), 1.0)
+    assert rest(rivals) == 1.0 + CLAIM_LIFETIME
+    rivals.told(word(at=1.2, job=b"second of the lease", completed=completed), 1.2)
+    rivals.left(b"rival")
     assert rest(rivals) == SHORTEST
 
 

@@ -120,6 +120,22 @@ def test_a_flood_of_replays_takes_no_place_from_a_client_that_proves_itself(coun
     assert slots_of(machine) == (0, 1, 0)
 
 
+def test_whoever_has_proved_itself_does_not_share_the_rate_of_its_source() -> None:
+    """Recordings that claim the client's own address as their source use that rate up, and delay it no more."""
+    machine = occupied()
+    assert hear(machine, HONEST, 1.0, source="10.0.0.9") == [("Queued", HONEST)]
+    machine.proved(HONEST, 1.01)
+    found = []
+    for number in range(20_000):  # one thousand a second
+        if number % 2000 == 0:
+            found += hear(machine, HONEST, 1.02 + number / 1000, PROVED, source="10.0.0.9")
+        found += hear(machine, identity(number % 5000), 1.02 + number / 1000, source="10.0.0.9")
+    assert found.count(("Queued", HONEST)) >= 2  # one each ten seconds
+    assert len(found) - found.count(("Queued", HONEST)) <= WORDS_BURST + 21 * WORDS_RATE
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 21.1)
+    assert events(machine)[0] == ("Connect", HONEST)
+
+
 @pytest.mark.parametrize("after", [0.0, 1.0, DONE_LIFETIME + 1.0, 3600.0])
 def test_one_recorded_announcement_gets_one_connection_and_one_datagram_in_all(after: float) -> None:
     """However often it is sent, from wherever, at whatever time, and whatever has become of the first connection."""

@@ -12,7 +12,8 @@ import pytest
 
 from cexec.system.process import job_group
 from cexec.system.process.job_group import JobGroup, claim_place
-from tests.needs import NOBODY, require_second_user, skip_for_want_of
+from tests.cgroups import real_job_group
+from tests.needs import NOBODY, require_second_user
 from tests.system.process.test_strays import COMET
 from tests.waiting import comes_true, wait_until
 
@@ -25,13 +26,8 @@ def _place(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def group() -> Iterator[JobGroup]:
     """A real one."""
-    claim_place()
-    made = JobGroup.create(f"test-{os.getpid()}-{os.urandom(3).hex()}")
-    if made is None:
-        skip_for_want_of("a control group of version 2 with cgroup.kill (root or Delegate=, Linux 5.14)")
-    yield made
-    made.kill()
-    wait_until(made.remove)
+    with real_job_group() as made:
+        yield made
 
 
 def joined(group: JobGroup, *argv: str) -> subprocess.Popen[bytes]:
@@ -132,6 +128,19 @@ def test_groups_are_made_in_our_own(tmp_path: Path) -> None:
     made.kill()
     assert Path(made.path, "cgroup.kill").read_text() == "1"
     assert JobGroup.create("1-2") is None  # it is somebody else's
+
+
+@pytest.mark.usefixtures("has_kill")
+def test_who_cannot_step_aside_kills_nobody(tmp_path: Path) -> None:
+    """It would be among those that are killed."""
+    kernel = Kernel(tmp_path)
+    kernel.claim()
+    made = JobGroup.create("1-2")
+    assert made is not None
+    (kernel.unit / "cgroup.procs").unlink()
+    (kernel.unit / "cgroup.procs").mkdir()  # nothing can be written there
+    made.kill_others()
+    assert Path(made.path, "cgroup.kill").read_text() == ""
 
 
 @pytest.mark.usefixtures("has_kill")

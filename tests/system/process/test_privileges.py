@@ -5,6 +5,7 @@ The attacks are in tests/commands/test_containment.py.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -18,6 +19,8 @@ from cexec.system.process.privileges import Account, forbid_new_privileges, guar
 from cexec.system.storage.keyfile import forbid_core_files
 from tests.needs import skip_for_want_of
 
+PR_SET_DUMPABLE = 4
+
 
 def wait_status(act: Callable[[], None], place: Path) -> int:
     """How a child ends that does this, with a directory of its own for a core file."""
@@ -27,6 +30,8 @@ def wait_status(act: Callable[[], None], place: Path) -> int:
             os.chdir(place)
             hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
             resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+            # A command that another test has run in this process may have guarded its memory for good.
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
             act()
             os._exit(0)
         finally:

@@ -243,3 +243,14 @@ def test_a_group_of_version_2(kernel: Kernel) -> None:
     }
     assert found == {"memory.max": "5242880", "memory.swap.max": "0", "memory.oom.group": "1", "cgroup.procs": "0"}
     assert group.killed() == 3
+
+
+def test_a_job_ends_with_its_memory_group_where_the_kernel_can_kill_one(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        path = tmp_path / version
+        path.mkdir()
+        (path / "cgroup.kill").touch()
+        if version == "2":
+            (path / "memory.max").touch()  # by which it is known
+        MemoryGroup(str(path)).kill_others()
+        assert (path / "cgroup.kill").read_text() == ("1" if version == "2" else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cexec.errors import UsageError
-from cexec.system.storage.lockfile import Lock
+from cexec.system.storage.lockfile import Lock, holder
 from tests.environment import ROOT
 
 
@@ -41,6 +42,17 @@ def test_a_holder_that_was_killed_holds_it_no_longer(path: str) -> None:
             Lock(path)
         holder.kill()
     Lock(path).close()
+
+
+@pytest.mark.parametrize("number", ["99999999999", "9" * 100, "\u00b2", "-1", ""])
+def test_a_lock_that_names_no_process_is_no_reason_to_fail(number: str, path: str) -> None:
+    """Regression: a planted number that no process can have ended `cmap explain`, and cmap, with a traceback."""
+    Path(f"{path}-lock").write_text(f"process {number} on {socket.gethostname()}\n")
+    assert holder(path) == ""
+    with open(f"{path}-lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match=f"{path} is in use by process "):
+            Lock(path, patience=0.0)
 
 
 def test_a_lock_is_waited_for_whose_holder_has_gone(path: str) -> None:

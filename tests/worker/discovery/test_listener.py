@@ -21,7 +21,7 @@ from cexec.protocol.datagrams.requirements import Requirements
 from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Outcome, Prove, Queued
 from cexec.protocol.decisions.remembered import RESERVED
 from cexec.protocol.decisions.rivals import RivalWord
-from cexec.protocol.decisions.unproved import WORDS_BURST, WORDS_RATE
+from cexec.protocol.decisions.unproved import ANSWERS_BURST, ANSWERS_RATE, TRIES_BURST
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
 from cexec.worker.discovery import answers as worker_answers
@@ -29,9 +29,10 @@ from cexec.worker.discovery import listener
 from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
-from cexec.worker.discovery.listener import Listener
+from cexec.worker.discovery.listener import LONGEST_NEW, OPENED_AT_ONCE, OPENING_BURST, Listener
 from cexec.worker.discovery.presence_sender import PresenceSender
 from cexec.worker.discovery.served import Served
+from tests.protocol.decisions.bidders import use_up_words
 from tests.protocol.wires import APPLICATION, STRANGERS
 
 CLIENT = ("10.0.0.9", 5000)
@@ -315,7 +316,7 @@ def test_two_rounds_of_one_census_get_one_answer(station: Station) -> None:
 
 def test_censuses_without_end_are_bounded(station: Station) -> None:
     for number in range(150):
-        station.hear(sent(census(job_id=number.to_bytes(16, "big"), weight=4000)))
+        station.hear(sent(census(job_id=number.to_bytes(16, "big"), weight=4000)), (f"10.0.1.{number}", 5000))
     station.wait(5.0)
     assert len(station.groups.sent) == worker_answers.MAXIMUM_CENSUSES
 
@@ -560,6 +561,102 @@ def test_a_flood_under_our_key_takes_its_share_of_the_cpu_and_no_more(
     assert station.ear.heard.get(sealed[5].mac1) is not None
 
 
+def test_the_latest_is_opened_first_when_there_is_cpu_time_for_one_again(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it was left alone, and the ones before it were opened then."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(listener, "thread_time", lambda: next(clock) * OPENING_BURST)  # all there is for each
+    flood = [APPLICATION.announce() for _ in range(2 * OPENED_AT_ONCE)]
+    latest = APPLICATION.announce()
+    station.groups.coming = [(sent(one), CLIENT, "eth0", False) for one in flood]
+    station.ear.listen(station.now)
+    assert station.ear.heard.get(flood[-1].mac1) is not None
+    station.hear(sent(latest))
+    due = station.ear.next_timeout()
+    assert station.now < due < station.now + 0.01 and station.ear.heard.get(latest.mac1) is None  # no loop meanwhile
+    station.wait(due - station.now)
+    assert station.ear.heard.get(latest.mac1) is not None
+    assert sum(station.ear.heard.get(one.mac1) is not None for one in flood) == 1
+    station.wait(LONGEST_NEW + 10.0)
+    assert sum(station.ear.heard.get(one.mac1) is not None for one in flood) == 1
+    (event,) = [event for event in station.events() if event["event"] == "dropped"]
+    assert event["datagrams"] == len(flood) - 1
+
+
+def test_what_comes_behind_a_flood_of_new_announcements_is_heard_before_them(station: Station) -> None:
+    """Regression: a client behind 400 recorded announcements waited until each of them had been opened."""
+    flood = [APPLICATION.announce() for _ in range(3 * OPENED_AT_ONCE)]
+    station.groups.coming = [(sent(one), (f"10.0.1.{n}", 5000), "eth0", False) for n, one in enumerate(flood)]
+    station.ear.listen(station.now)
+    assert station.ear.next_timeout() <= station.now  # the rest is opened when other things have had their turn
+    latest = APPLICATION.announce()
+    station.hear(sent(latest))
+    assert station.ear.heard.get(latest.mac1) is not None
+    opened = [station.ear.heard.get(one.mac1) is not None for one in flood]
+    assert sum(opened) == 2 * OPENED_AT_ONCE - 1 and not any(opened[: OPENED_AT_ONCE + 1])
+    station.wait(0.0)
+    station.wait(0.0)
+    assert all(station.ear.heard.get(one.mac1) is not None for one in flood)
+    assert station.ear.next_timeout() > station.now
+
+
+def test_the_latest_gets_its_sources_next_word_although_those_before_it_are_opened_after_it(station: Station) -> None:
+    """Regression: a client was opened first, and the recordings behind it, which claim its source, took its word."""
+    for _ in range(2 * int(TRIES_BURST)):
+        station.hear(sent(APPLICATION.announce()))  # they take what the source gets in connections
+    station.wait(0.4)
+    assert station.connects()
+    use_up_words(station.bidder.unproved, CLIENT[0], station.now)
+    station.now += 0.001
+    use_up_words(station.bidder.unproved, CLIENT[0], station.now)  # the next one comes 0.02 s after the last
+    recorded = [APPLICATION.announce() for _ in range(2 * OPENED_AT_ONCE)]
+    client = APPLICATION.announce()
+    station.groups.coming = [(sent(one), CLIENT, "eth0", False) for one in [*recorded, client]]
+    station.ear.listen(station.now)
+    words = []
+    for _ in range(400):
+        station.wait(0.001)
+        while (event := station.bidder.next_event()) is not None:
+            words += [event.identity] if isinstance(event, Prove | Queued) else []
+        if words:
+            break
+    assert all(station.ear.heard.get(one.mac1) is not None for one in recorded)
+    assert words == [client.mac1]
+
+
+def test_of_too_many_new_announcements_the_oldest_are_left_alone(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "MOST_NEW", OPENED_AT_ONCE)
+    flood = [APPLICATION.announce() for _ in range(OPENED_AT_ONCE + 2)]
+    station.groups.coming = [(sent(one), CLIENT, "eth0", False) for one in flood]
+    station.ear.listen(station.now)
+    assert [station.ear.heard.get(one.mac1) is None for one in flood] == [True] * 2 + [False] * OPENED_AT_ONCE
+    station.wait(10.0)
+    assert [event["datagrams"] for event in station.events() if event["event"] == "dropped"] == [2]
+
+
+def test_copies_of_what_waits_to_be_opened_are_ways_to_its_client_the_first_one_first(station: Station) -> None:
+    """Regression: of copies by IPv4 and by IPv6 that came in one moment, the last one was taken for the best way."""
+    sealed = APPLICATION.announce()
+    ways = [("10.0.0.9", 5000), ("10.0.0.8", 5000), ("10.0.0.7", 5000)]
+    station.groups.coming = [(sent(sealed, number), way, "eth0", False) for number, way in enumerate(ways)]
+    station.ear.listen(station.now)
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    assert [way.origin.source for way in known.best_ways(station.now)] == ways
+
+
+def test_a_worker_that_goes_opens_no_more(station: Station) -> None:
+    flood = [APPLICATION.announce() for _ in range(2 * OPENED_AT_ONCE)]
+    station.groups.coming = [(sent(one), CLIENT, "eth0", False) for one in flood]
+    station.ear.listen(station.now)
+    station.ear.leave()
+    station.wait(0.0)
+    assert sum(station.ear.heard.get(one.mac1) is not None for one in flood) == OPENED_AT_ONCE
+
+
 @pytest.mark.parametrize("kind", [datagram.PRESENCE, datagram.ALERT, datagram.ACKNOWLEDGEMENT])
 def test_a_flood_of_hearsay_takes_no_cpu_time_from_announcements(
     kind: int, station: Station, monkeypatch: pytest.MonkeyPatch
@@ -718,13 +815,13 @@ def test_one_source_gets_a_bounded_number_of_refusals_and_of_answers_to_censuses
     late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
     for number in range(150):
         station.hear(sent(SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=1)))
-    assert len(station.groups.sent) == WORDS_BURST
+    assert len(station.groups.sent) == ANSWERS_BURST
     for turn in range(2):
         for number in range(90):
             job_id = (turn * 1000 + number).to_bytes(16, "big")
             station.hear(sent(census(job_id=job_id)), ("10.0.0.66", 5000))
         station.wait(0.1)
-    assert WORDS_BURST <= len(station.groups.sent) - WORDS_BURST <= WORDS_BURST + 0.2 * WORDS_RATE
+    assert ANSWERS_BURST <= len(station.groups.sent) - ANSWERS_BURST <= ANSWERS_BURST + 0.2 * ANSWERS_RATE
 
 
 def test_a_recorded_census_is_answered_once(station: Station) -> None:

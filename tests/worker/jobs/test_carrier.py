@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 
-from cexec.worker.jobs.carrier import Orders
+from cexec.worker.jobs.carrier import Carrier, Orders
 from cexec.worker.jobs.process_states import Credit
-from cexec.worker.jobs.reports import JOBS_AHEAD, Word
+from cexec.worker.jobs.reports import JOBS_AHEAD, Idle, Word
 
 
 def orders(*words: Word) -> Orders:
@@ -65,3 +67,20 @@ def test_credit_is_renewed_when_half_of_it_is_used() -> None:
         credit.spend()
         spent += 1
     assert spent == JOBS_AHEAD // 2
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_worker_can_read_a_report_before_the_client_gets_what_it_is_about(held: bool) -> None:
+    """Regression: a job process that was killed in between left the client a success, and the log a lost job (N8)."""
+    both, report = mock.Mock(), Idle()
+    both.parent.fileno.return_value = 0
+    with mock.patch("cexec.worker.jobs.carrier.Wakeup"), mock.patch("cexec.worker.jobs.carrier.Liveness"):
+        carrier = Carrier(both.pump, both.parent)
+    both.reset_mock()
+    carrier.send_behind(report, held=held)
+    assert both.mock_calls == [
+        mock.call.parent.note(report),
+        mock.call.pump.hold_back() if held else mock.call.pump.let_go(),
+        mock.call.pump.flush(),
+        mock.call.parent.wake_for(report),
+    ]

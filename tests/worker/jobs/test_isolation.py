@@ -78,6 +78,27 @@ def test_the_file_system_is_read_only(place: str, shells: Shells) -> None:
     )
 
 
+def test_no_setting_of_the_kernel_can_be_written(shells: Shells) -> None:
+    """Regression: root's jobs could write core_pattern, a command that the kernel runs outside.  Nothing is written."""
+    if os.geteuid() == 0:
+        assert os.access("/proc/sys/kernel/core_pattern", os.W_OK)  # outside
+    shells.start()
+    look = "find /proc -xdev -path '/proc/[0-9]*' -prune -o -writable ! -type l -print; ls -d /proc/sys/vm/swappiness"
+    done = shells.run(f"{look}; for one in /proc/sys/*; do find $one -writable ! -type l -print; done")
+    assert (done.stdout, done.returncode) == (b"/proc/sys/vm/swappiness\n", 0), done.stdout.decode()
+
+
+def test_of_the_kernel_is_what_is_no_process_and_can_be_written(tmp_path: Path) -> None:
+    for name in ("1", "sys", "irq"):
+        (tmp_path / name).mkdir()
+    for name, mode in (("mtrr", 0o644), ("cpuinfo", 0o444), ("trigger", 0o200)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "self").symlink_to("1")
+    wanted = [f"{tmp_path}/{name}" for name in ("irq", "mtrr", "sys", "trigger")]
+    assert sandboxes.of_the_kernel(str(tmp_path)) == wanted
+
+
 def test_a_remount_is_refused(shells: Shells) -> None:
     require_tool("mount")
     shells.start()

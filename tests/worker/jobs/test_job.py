@@ -266,10 +266,13 @@ def test_what_a_client_asks_for_in_vain_is_no_fault_of_the_worker(asked: dict[st
 
 
 def test_a_program_that_cannot_be_started_is_a_fault_of_the_worker(tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.write_text("#!/nowhere\n")
+    """It could be when the worker began: the interpreter has gone since."""
+    interpreter, broken = tmp_path / "interpreter", tmp_path / "broken"
+    interpreter.symlink_to("/bin/sh")
+    broken.write_text(f"#!{interpreter}\n")
     broken.chmod(0o755)
     with RemoteJob(str(broken)) as job:
+        interpreter.unlink()
         with pytest.raises(RefusedError, match="cannot start broken"):
             job.run()
         job.pump.connection.close()

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from cexec.errors import DisconnectedError
-from cexec.protocol.base.sodium import BoxMaker
-from cexec.protocol.connection.frames import EXIT, FIRST_FILE, GO, RETURNED, WITHDRAW, Stream
+from cexec.protocol.base.sodium import BoxMaker, BoxMemory
+from cexec.protocol.connection.frames import ENDED, EXIT, FIRST_FILE, GO, RETURNED, WITHDRAW, Ending, Stream
 from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
-from cexec.system.io.fds import Sink
-from cexec.worker.jobs import lease
+from cexec.system.io.fds import Sink, unread
+from cexec.worker.jobs import lease, program_start
 from cexec.worker.jobs.reports import Broken, Idle, JobFinished, JobRefused, Over, ProgramStarted, Report, Taken, Word
 from tests.jobs import STANDARD, RemoteJob, lost, shell
 
@@ -322,7 +322,7 @@ def test_a_refusal_ends_the_lease() -> None:
 
 
 def test_limits_are_each_jobs_own() -> None:
-    with shell('sleep "$PEER_S"', options={**LEASED, "time-limit": "0.5"}, environment={"S": b"0.3"}) as job:
+    with shell('sleep "$PEER_S"', options={**LEASED, "time-limit": "1.5"}, environment={"S": b"0.6"}) as job:
         for number in range(3):
             if number:
                 job.parent.send(Word.OFFER.value)
@@ -373,6 +373,7 @@ class Ahead:
     def __init__(self, script: str, **options: Any) -> None:
         self.job = leased(script, packed=True, **options)
         self.exits: list[tuple[int, bytes]] = []  # status and standard output of each job that has ended
+        self.endings: list[Ending] = []  # of their standard inputs
         self.returned: list[str] = []
         self.began = 0
         self.output = b""
@@ -390,6 +391,7 @@ class Ahead:
                     self.returned.append(event.text)
                 elif event.kind == EXIT and event.exit is not None:
                     self.exits.append((event.exit.exit_status, self.output))
+                    self.endings += [ending for ending in event.exit.endings if ending.number == 0]
                     self.output = b""
                 elif event.kind == GO:
                     self.began += 1
@@ -496,7 +498,8 @@ def test_a_short_job_is_one_record_each_way(monkeypatch: pytest.MonkeyPatch) -> 
         records = type(job.pump.records)
         count(type(job.pump.records.cipher), "seal", "records said")
         count(BoxMaker, "make", "records said")
-        count(type(job.pump.records.cipher), "open", "records heard")
+        count(BoxMemory, "seal", "records said")
+        count(BoxMemory, "open", "records heard")
         count(records, "send_frame", "frames said")
         count(records, "send_data", "frames said")
         count(records, "next_event", "frames heard")
@@ -508,3 +511,45 @@ def test_a_short_job_is_one_record_each_way(monkeypatch: pytest.MonkeyPatch) -> 
         job.result()
         job.until(lambda: job.session.state == OFFERED)
         assert seen == {"records said": 1, "frames said": 3, "records heard": 1, "frames heard": 7}
+
+
+def test_the_end_of_a_job_and_the_beginning_of_one_in_advance_are_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cexec.worker.jobs.job.HELD_BACK", 5.0)  # as if the machine were fast
+    client = Ahead("sleep 0.1")
+    with client.job as job:
+        job.parent.send(Word.AHEAD.value)
+        client.give(1)
+        opened: list[int] = []
+        take = BoxMemory.open
+
+        def counted(memory: BoxMemory, *arguments: int) -> int:
+            opened.append(len(client.exits))
+            return take(memory, *arguments)
+
+        monkeypatch.setattr(BoxMemory, "open", counted)
+        client.until(lambda: len(client.exits) == 2)
+        assert (client.began, opened) == (1, [0, 1])
+
+
+def test_the_input_of_a_job_in_advance_is_there_before_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[int] = []  # bytes in the pipe when the program is about to be started, in the job process
+
+    def spawn(*arguments: Any) -> int:
+        waiting.append(unread(arguments[3][0]))
+        assert waiting[1:] == [5] * (len(waiting) - 1)  # the first job was not given in advance
+        return program_start.spawn(*arguments)
+
+    monkeypatch.setattr("cexec.worker.jobs.job.spawn", spawn)
+    client = Ahead("head -c 2")
+    with client.job as job:
+        job.parent.send(Word.AHEAD.value)
+        counts = []
+        for number in range(1, 5):
+            client.give(number, b"input")
+            client.until(lambda count=number: client.began == count)  # type: ignore[misc]
+            counts.append(len(os.listdir(f"/proc/{job.pid}/fd")))
+        client.until(lambda: len(client.exits) == 5)
+        assert client.exits[1:] == [(0, b"in")] * 4
+        assert [(one.ending, one.count) for one in client.endings[1:]] == [(ENDED, 2)] * 4
+        job.step(0.1)
+        assert len(os.listdir(f"/proc/{job.pid}/fd")) <= min(counts)
