@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
+from cexec.python.in_flight import LEAST_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ class ThreadedFlight:
 
     def __init__(self, client: AsyncClient, thread: LoopThread, *, ordered: bool) -> None:
         self.held = 0
+        self._window = LEAST_WINDOW  # the flight's, as the loop has read it last: what it counts changes there
         self._thread = thread
         self._woken = threading.Event()
         self._waking = False
@@ -46,7 +48,7 @@ class ThreadedFlight:
     @property
     def has_room(self) -> bool:
         """True if another job may be submitted; once there is no room, as soon as there is room for a batch."""
-        room = 2 * self._flight.window - self.held
+        room = 2 * self._window - self.held
         self._filling = room >= (1 if self._filling else BATCH)
         return self._filling
 
@@ -85,6 +87,7 @@ class ThreadedFlight:
         self._submitting = False
         while self._plans:
             self._flight.submit(self._plans.popleft())
+        self._window = self._flight.window
 
     def _cancel(self) -> None:
         while self._plans:
@@ -95,6 +98,7 @@ class ThreadedFlight:
 
     def _changed(self) -> None:
         ready = len(self._flight.ready)
+        self._window = self._flight.window
         if ready >= BATCH or ready == self._flight.held:
             self._woken.set()
         elif not self._waking:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cexec.client.attempt.signals import IMPATIENT
 from cexec.protocol.connection import frames
 from tests.commands.test_signal_state import signals
 from tests.fake_worker import LOOPBACK, Connection, FakeWorker, HungUpError
@@ -132,6 +134,33 @@ def test_ctrl_c_again_and_again_ends_us_although_the_program_ignores_it(shell: S
         assert terminal.wait() == -signal.SIGINT
     assert (tmp_path / "out").read_bytes() == b""
     wait_until(lambda: nothing_left(shell))
+
+
+INTERRUPTED_CUT = """
+import os, signal, sys
+from cexec.client.attempt.outputs import Outputs
+from cexec.commands.cexec import main
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+take_back = Outputs.take_back
+def late(outputs):
+    os.kill(os.getpid(), signal.SIGINT)
+    take_back(outputs)
+Outputs.take_back = late
+sys.exit(main())
+"""
+
+
+def test_one_more_ctrl_c_does_not_keep_half_a_file(shell: Shell, tmp_path: Path) -> None:
+    """Regression: signals had their usual effect again before the output was taken back."""
+    argv, environment = shell.client(f"trap 'echo caught' INT; {WAITING}")
+    wrapped = [sys.executable, "-c", INTERRUPTED_CUT, *argv[argv.index(str(shell.application.public)) :]]
+    out = tmp_path / "out"
+    with out.open("wb") as file, subprocess.Popen(wrapped, env=environment, stdout=file) as client:
+        for count in range(IMPATIENT):
+            wait_until(lambda heard=count: out.read_bytes().count(b"\n") == heard + 1)  # type: ignore[misc]
+            client.send_signal(signal.SIGINT)
+        assert client.wait(PATIENCE) == -signal.SIGINT
+    assert out.read_bytes() == b""
 
 
 def test_ctrl_backslash_ends_both_sides(shell: Shell) -> None:

@@ -77,6 +77,9 @@ class BlockingClient:
             except OSError as error:
                 self._tidy_up()
                 raise LocalError(f"a system call failed: {reason_of(error)}") from error
+            finally:
+                if self._prepared:
+                    self._signals.stop()  # not before: one more Ctrl-C would leave half a file
             if status is not None:
                 return status
             self._number += 1
@@ -135,7 +138,6 @@ class BlockingClient:
         except CexecError as error:
             self._go_on_after(error, winner, job)
         finally:
-            self._signals.stop()
             job.give_up()
         return None
 
