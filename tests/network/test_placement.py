@@ -13,13 +13,14 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.service import Application, Service
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, all_asleep, wait_until
 
 IDLE = ("--load-command", "echo 0")
 WARM_UP = 10  # jobs
@@ -132,19 +133,44 @@ def test_a_host_that_fails_at_once_does_not_eat_the_queue(
     assert won["broken"] < (0.1 if jobs >= 200 else 0.2) * jobs, won
 
 
-@pytest.mark.parametrize("jobs", [40, pytest.param(200, marks=full)])
-@pytest.mark.timeout(200)
-def test_weights_share_one_slot_in_proportion(
-    lab: MakeLab, service: StartService, application: Application, jobs: int
+def weighted(application: Application, weight: int) -> list[str]:
+    return command("cexec", "-n", "--weight", str(weight), application.public, f"W={weight}")
+
+
+def test_weights_count_among_those_that_wait(
+    lab: MakeLab, service: StartService, application: Application, tmp_path: Path
 ) -> None:
+    client, host = lab(2).hosts
+    script = f"test $PEER_W != 2 || until test -e {tmp_path}/go; do sleep 0.02; done; echo $PEER_W"
+    worker = service("sh", "-c", script, host=host, options=["-j", "1"])
+    reading, writing = os.pipe()  # one for all, so that the order of the ends is the order of the lines
+    quiet: dict[str, Any] = {"env": clean_environment(), "stdout": writing, "stderr": subprocess.DEVNULL}
+    running = [subprocess.Popen(client.inside(weighted(application, 2)), **quiet)]
+    try:
+        worker.wait_for(" started ")
+        argvs = [client.inside(weighted(application, weight)) for weight in (1, 3) * 16]
+        running += [subprocess.Popen(argv, **quiet) for argv in argvs]
+        os.close(writing)
+        wait_until(lambda: all_asleep(worker.pid, *(one.pid for one in running)))
+        (tmp_path / "go").touch()
+        with os.fdopen(reading) as lines:
+            assert next(lines) == "2\n"
+            ended = Counter(next(lines).strip() for _ in range(16))
+            assert 10 <= ended["3"] <= 14, ended  # 12, if none of them left
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+
+
+@full
+@pytest.mark.timeout(200)
+def test_weights_share_one_slot_in_proportion(lab: MakeLab, service: StartService, application: Application) -> None:
     client, worker = lab(2).hosts
     service("sh", "-c", "sleep 0.2; echo $PEER_W", host=worker, options=["-j", "1"])
     ended: list[str] = []
-    parts = []
-    for weight in (1, 3):
-        argv = command("cexec", "-n", "--weight", str(weight), application.public, f"W={weight}")
-        loop = ["sh", "-c", 'seq 1000 | xargs -P 10 -I{} "$@"', "sh", *argv]
-        parts.append(loop)
+    script = 'seq 1000 | xargs -P 10 -I{} "$@"'
+    parts = [["sh", "-c", script, "sh", *weighted(application, weight)] for weight in (1, 3)]
     # one pipe for both, so that the order of the ends is the order of the lines
     reading, writing = os.pipe()
     running = [
@@ -156,15 +182,14 @@ def test_weights_share_one_slot_in_proportion(
         with os.fdopen(reading) as lines:
             for line in lines:
                 ended.append(line.strip())
-                if len(ended) == WARM_UP + jobs:
+                if len(ended) == WARM_UP + 200:
                     break
     finally:
         for one in running:
             os.killpg(one.pid, 9)
             one.wait()
     del ended[:WARM_UP]  # when not all of them were waiting yet
-    ratio = ended.count("3") / ended.count("1")
-    assert ratio == pytest.approx(3.0, rel=0.15) if jobs >= 200 else ratio > 1.0, Counter(ended)
+    assert ended.count("3") / ended.count("1") == pytest.approx(3.0, rel=0.15), Counter(ended)
 
 
 # Who is meant
