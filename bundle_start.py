@@ -1,17 +1,17 @@
-"""Builds a wheel in which the modules that a plain call of `cexec` needs are together in two more modules.
+"""Builds a wheel in which the modules that a plain call of `cexec` needs are together in three more modules.
 
-To find and read a module costs such a call as much as its code does, so two files instead of fifty take a fifth of the
-call's CPU time.  The second is read while the workers think about the announcement.  setuptools calls
-`BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable installation have no bundle, and
-import the modules themselves.
+To find and read a module costs such a call as much as its code does, so three files instead of fifty take a fifth of
+the call's CPU time.  The second is read while the workers think about the announcement, the third while a worker starts
+the program.  setuptools calls `BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable
+installation have no bundle, and import the modules themselves.
 
-Contract: `bundles(root)` returns the sources of `cexec/start_bundle.py` and `cexec/answer_bundle.py`.  They contain the
-modules of SOON and of LATER, each as the body of a class, because a class's body is compiled as a module's is: its
-names are looked up in a dictionary.  The class is never made: `run` runs the bodies in the dictionaries of modules,
-each after those that it imports, so Python's importer has nothing to do.  A bundle is ordinary source, which the Python
-that installs it compiles.  Docstrings and annotations are left out, since to read them costs time as well.  Where
-Python has not loaded `os` for `site`, the bodies get a light module in its place (`light_os`).
-tests/test_start_bundle.py compares SOON and LATER with what a call loads and when, and each body with its module.
+Contract: `bundles(root)` returns the sources of the bundles that BUNDLES names.  They contain its modules, each as the
+body of a class, because a class's body is compiled as a module's is: its names are looked up in a dictionary.  The
+class is never made: `run` runs the bodies in the dictionaries of modules, each after those that it imports, so Python's
+importer has nothing to do.  A bundle is ordinary source, which the Python that installs it compiles.  Docstrings and
+annotations are left out, since to read them costs time as well.  Where Python has not loaded `os` for `site`, the
+bodies get a light module in its place (`light_os`).  tests/test_start_bundle.py compares BUNDLES with what a call loads
+and when, and each body with its module.
 """
 
 from __future__ import annotations
@@ -22,24 +22,31 @@ from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-FIRST, SECOND = "start_bundle", "answer_bundle"
-SOON = (  # until the announcement has been sent
-    "client.attempt.descriptors", "client.attempt.signals", "client.blocking.client", "client.request",
-    "client.search.choice", "client.search.search", "commands.cexec", "common_errors", "net.announcer",
-    "net.destinations", "net.groups", "net.interfaces", "net.sockets", "protocol.base.certificate",
-    "protocol.base.client_key", "protocol.base.limits", "protocol.base.noise", "protocol.base.sodium",
-    "protocol.base.wire", "protocol.connection.options", "protocol.datagrams.announcement",
-    "protocol.datagrams.datagram", "protocol.datagrams.hello", "protocol.datagrams.requirements",
-    "protocol.decisions.race", "system.reason", "system.signal_state", "system.storage.keyfile",
-    "system.storage.user_files",
-)  # fmt: skip
-LATER = (  # while the workers think about it
-    "client.attempt.attempt", "client.attempt.inputs", "client.attempt.outputs", "client.attempt.stepping",
-    "client.blocking.driver", "client.search.reception", "client.search.trust", "net.pump", "net.sinks",
-    "protocol.connection.channel", "protocol.connection.frames", "protocol.connection.records",
-    "protocol.connection.session", "protocol.connection.session_states", "protocol.connection.silence",
-    "protocol.connection.streams", "system.io.fds", "system.io.opened_fds", "system.io.wakeup",
-)  # fmt: skip
+FIRST = "start_bundle"
+BUNDLES = {
+    # until the announcement has been sent
+    FIRST: (
+        "client.attempt.descriptors", "client.attempt.signals", "client.blocking.client", "client.request",
+        "client.search.choice", "client.search.search", "commands.cexec", "common_errors", "net.announcer",
+        "net.destinations", "net.groups", "net.interfaces", "net.sockets", "protocol.base.certificate",
+        "protocol.base.client_key", "protocol.base.limits", "protocol.base.noise", "protocol.base.sodium",
+        "protocol.base.wire", "protocol.connection.options", "protocol.datagrams.announcement",
+        "protocol.datagrams.datagram", "protocol.datagrams.hello", "protocol.datagrams.requirements",
+        "protocol.decisions.race", "system.reason", "system.signal_state", "system.storage.keyfile",
+        "system.storage.user_files",
+    ),
+    # while the workers think about it
+    "answer_bundle": (
+        "client.search.reception", "client.search.trust", "protocol.connection.channel", "protocol.connection.frames",
+        "protocol.connection.records", "protocol.connection.session", "protocol.connection.session_states",
+        "protocol.connection.silence", "protocol.connection.streams", "system.io.wakeup",
+    ),
+    # while the program starts
+    "job_bundle": (
+        "client.attempt.attempt", "client.attempt.inputs", "client.attempt.outputs", "client.attempt.stepping",
+        "client.blocking.driver", "net.pump", "net.sinks", "system.io.fds", "system.io.opened_fds",
+    ),
+}  # fmt: skip
 
 HEAD = '"""The modules of a plain call of `cexec`, together; bundle_start.py made this when it built the wheel."""\n\n'
 LOADER = '''
@@ -89,14 +96,13 @@ def run(holder, modules):
 
 
 def find_spec(name, path=None, target=None):
-    """Makes the modules of the second bundle when the first of them is wanted; for sys.meta_path."""
-    if name not in _LATER:
-        return None
-    _LATER.clear()
-    from cexec import answer_bundle
-
-    run(answer_bundle.b, sys.modules)
-    return sys.modules[name].__spec__
+    """Makes the modules of a later bundle when the first of them is wanted; for sys.meta_path."""
+    for bundle, names in _LATER.items():
+        if name in names:
+            del _LATER[bundle]
+            run(__import__(bundle, fromlist=["b"]).b, sys.modules)
+            return sys.modules[name].__spec__
+    return None
 
 
 def create_module(spec):
@@ -109,7 +115,7 @@ def exec_module(module):
 
 
 def install():
-    """Makes the modules of this bundle, and waits for a wish for those of the second."""
+    """Makes the modules of this bundle, and waits for a wish for those of the others."""
     global os
     os = light_os(sys.modules)
     run(b, sys.modules)
@@ -118,12 +124,13 @@ def install():
 
 
 def bundles(root: Path) -> dict[str, str]:
-    """Returns the sources of the two bundles of the package in `root`, by their names."""
-    later = ", ".join(f'"cexec.{name}"' for name in LATER)
-    return {
-        FIRST: f"{HEAD}{_holder(root, SOON)}\n\n_LATER = {{{later}}}\n{LOADER}",
-        SECOND: f"{HEAD}{_holder(root, LATER)}\n",
+    """Returns the sources of the bundles of the package in `root`, by their names."""
+    made = {bundle: f"{HEAD}{_holder(root, names)}\n" for bundle, names in BUNDLES.items()}
+    later = {
+        f"cexec.{bundle}": {f"cexec.{name}" for name in names} for bundle, names in BUNDLES.items() if bundle != FIRST
     }
+    made[FIRST] += f"\n_LATER = {later}\n{LOADER}"
+    return made
 
 
 def _holder(root: Path, names: tuple[str, ...]) -> str:
@@ -225,5 +232,5 @@ class BuildWithBundle(build_py):  # type: ignore[misc]  # setuptools has no type
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Names the bundles among the files of the wheel."""
         outputs: list[str] = super().get_outputs(include_bytecode)
-        bundled = [] if self.editable_mode else [f"{self.build_lib}/cexec/{name}.py" for name in (FIRST, SECOND)]
+        bundled = [] if self.editable_mode else [f"{self.build_lib}/cexec/{name}.py" for name in BUNDLES]
         return [*outputs, *bundled]

@@ -1,4 +1,4 @@
-"""A wheel has the modules of a plain call of `cexec` in two files more: bundle_start.py makes them."""
+"""A wheel has the modules of a plain call of `cexec` in three files more: bundle_start.py makes them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.environment import ROOT
 from tests.service import Application
 from tests.test_startup_imports import loaded_modules
 
-NAMES = [f"cexec.{name}" for name in bundle_start.SOON + bundle_start.LATER]
-BUNDLES = {"cexec.start_bundle", "cexec.answer_bundle"}
+NAMES = [f"cexec.{name}" for names in bundle_start.BUNDLES.values() for name in names]
+BUNDLES = {f"cexec.{name}" for name in bundle_start.BUNDLES}
 OF_READERS = {"__annotations__", "__doc__", "__static_attributes__", "__firstlineno__"}
 SAMPLE = '''"""One
 
@@ -114,8 +114,7 @@ def _described(name: str, value: object) -> str:
 def test_only_what_readers_and_type_checkers_want_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cexec").mkdir()
     (tmp_path / "cexec" / "sample.py").write_text(SAMPLE)
-    monkeypatch.setattr(bundle_start, "SOON", ("sample",))
-    monkeypatch.setattr(bundle_start, "LATER", ())
+    monkeypatch.setattr(bundle_start, "BUNDLES", {"start_bundle": ("sample",)})
     (code,) = bodies(bundle_start.bundles(tmp_path)["start_bundle"]).values()
     made = ModuleType("sample")
     exec(code, made.__dict__)
@@ -237,10 +236,8 @@ def test_where_python_has_loaded_os_the_bundles_use_it(home: Path) -> None:
     assert ran(home, script) == "True"
 
 
-def test_the_second_bundle_is_read_after_the_announcement(
-    service: StartService, application: Application, home: Path
-) -> None:
-    """An import that lists its modules in order says that nothing of the second was wanted before."""
+def test_each_bundle_is_read_when_it_is_due(service: StartService, application: Application, home: Path) -> None:
+    """Each is read for the first of its modules that is wanted: the second for the answer, the third for the job."""
     service("true")
     (packages,) = home.glob("lib/python3.*/site-packages")
     environment = {**application.client()[1], "PYTHONPATH": str(packages), "PYTHONPROFILEIMPORTTIME": "1"}
@@ -249,4 +246,10 @@ def test_the_second_bundle_is_read_after_the_announcement(
     assert result.returncode == 0, result.stderr
     told = [line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")]
     ours = [name for name in told if name.startswith("cexec.")]
-    assert ours[:3] == ["cexec.start_bundle", "cexec.answer_bundle", "cexec.client.search.reception"]  # then, if late
+    assert ours[:5] == [
+        "cexec.start_bundle",
+        "cexec.answer_bundle",
+        "cexec.client.search.reception",
+        "cexec.job_bundle",
+        "cexec.client.attempt.inputs",
+    ]  # then, if late

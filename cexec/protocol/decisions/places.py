@@ -88,7 +88,7 @@ class Places:
         """Only the announcer can have answered a first flight, and it did so where we had connected to."""
         announcement.standing = Standing.PROVED
         self._announcements.stands(announcement)
-        self.unproved.forgive(announcement.identity)
+        self.unproved.answered(announcement)
 
     def add(self, announcement: RememberedAnnouncement) -> None:
         """Lets one wait whose client is known: a lease, or one that was connected a moment ago."""
@@ -130,6 +130,7 @@ class Places:
         if self._may_connect(now):
             announcement = self._proved.take(now)
             if announcement is not None:
+                announcement.tried_at = ""  # whatever a try of before has counted for
                 return announcement, CONNECTING
         if not self._tries or not self._may_try(now):
             return None

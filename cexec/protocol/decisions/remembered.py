@@ -130,7 +130,7 @@ class RememberedAnnouncement:
 
     __slots__ = (
         "began", "claim_heard", "clock", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves",
-        "retry", "source", "standing", "state", "targeted", "telling", "timers", "weight",
+        "retry", "source", "standing", "state", "targeted", "telling", "timers", "tried_at", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -158,6 +158,7 @@ class RememberedAnnouncement:
         self.extra_delay = 0.0  # the part of its delay that is due to relays
         self.claim_heard = False
         self.began = -1.0  # when its turn began, -1 if it has none
+        self.tried_at = ""  # the source that the connection counts for which is being made; empty if for none
 
     @property
     def leased(self) -> bool:

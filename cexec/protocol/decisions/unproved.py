@@ -4,8 +4,9 @@ Contract: mac1 does not cover a datagram's source, so a recorded announcement ca
 has proved that it receives at that source, an announcement has an allowance: one connection and one datagram, whatever
 sources its copies claim and however often they come.  `forgive` gives it another one, because its client has proved
 itself.  Clients of cexec 0.1.0 cannot prove anything: beyond their allowance they share a small quota.  One source gets
-a bounded number of connections and datagrams a second.  Allowances are remembered for the MAXIMUM_SPENT announcements
-that were heard last.  Pure.  docs/protocol.md section 2.8.
+a bounded number of connections and datagrams a second; a connection that its client has `answered` does not count.
+Allowances are remembered for the MAXIMUM_SPENT announcements that were heard last.  Pure.  docs/protocol.md section
+2.8.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ class Sources:
     def spend(self, source: str) -> None:
         """Counts one; `left` was called for this source."""
         self._known[source].spend(1.0)
+
+    def give_back(self, source: str) -> None:
+        """Takes the count of one back, unless the source has been forgotten."""
+        if source in self._known:
+            self._known[source].spend(-1.0)
 
     def due(self, source: str, now: float) -> float:
         """Returns when this source may have one again; `left` was called for it."""
@@ -94,7 +100,18 @@ class Unproved:
             self._spare_tries.spend(1.0)
         if self._tries.left(announcement.source, now):
             self._tries.spend(announcement.source)
+            announcement.tried_at = announcement.source
         self._note(announcement.identity, _TRIED)
+
+    def answered(self, announcement: RememberedAnnouncement) -> None:
+        """Its client has answered the connection, which has therefore done no harm to the source that it counts for.
+
+        Else a client of many short jobs would have to prove itself for each of them, which takes a tenth of the job.
+        """
+        if announcement.tried_at:
+            self._tries.give_back(announcement.tried_at)
+            announcement.tried_at = ""
+        self.forgive(announcement.identity)
 
     def may_tell(self, announcement: RememberedAnnouncement, now: float) -> bool:
         """Returns True if there may be a datagram to the client."""

@@ -14,6 +14,7 @@ from cexec.protocol.decisions.unproved import (
     SPARE_TRIES_BURST,
     SPARE_WORDS_BURST,
     TRIES_BURST,
+    TRIES_RATE,
     WORDS_BURST,
     WORDS_RATE,
 )
@@ -211,6 +212,47 @@ def test_one_source_gets_a_bounded_number_of_connections_and_datagrams() -> None
     assert hear(machine, HONEST, 1.0, source="10.0.0.9") == [("Connect", HONEST)]
     later = [one for number in range(1000, 1200) for one in hear(machine, identity(number), 2.0, source="10.0.0.66")]
     assert sum(name == "Prove" for name, _ in later) == WORDS_RATE
+
+
+def test_a_connection_that_its_client_has_answered_does_not_count() -> None:
+    """Regression: a client of many short jobs had to prove itself for each, which took a tenth of its time."""
+    machine = bidder()
+    for number in range(100):
+        who, now = identity(number), 1.0 + 0.01 * number
+        assert hear(machine, who, now, source="10.0.0.9") == [("Connect", who)]
+        run(machine, who, now)
+        machine.finished(who, Outcome.SUCCEEDED, 0.01, now)
+        events(machine)
+
+
+def test_connections_that_nobody_answers_count_although_others_are_answered() -> None:
+    """Recordings aimed at a client's own host get no more connections there because its own jobs run."""
+    machine = bidder(slots=1000)
+    tried = 0
+    for number in range(1000):
+        now = 1.0 + 0.001 * number
+        found = hear(machine, identity(number), now, source="10.0.0.9")
+        if number % 10 == 0 and found == [("Connect", identity(number))]:
+            run(machine, identity(number), now)
+            machine.finished(identity(number), Outcome.SUCCEEDED, 0.01, now)
+            events(machine)
+        else:
+            tried += found == [("Connect", identity(number))]
+            machine.failed(identity(number), now)
+    assert 0 < tried <= TRIES_BURST + 1.0 * TRIES_RATE + 1
+
+
+def test_a_connection_of_a_client_that_proved_itself_gives_nothing_back() -> None:
+    """Its try before has failed, and still counts."""
+    machine = bidder(slots=1000)
+    for number in range(int(TRIES_BURST)):
+        assert hear(machine, identity(number), 1.0, source="10.0.0.9") == [("Connect", identity(number))]
+        machine.failed(identity(number), 1.0)
+    machine.proved(identity(0), 1.0)
+    assert hear(machine, identity(0), 1.3, PROVED, source="10.0.0.9") == [("Connect", identity(0))]
+    run(machine, identity(0), 1.3)
+    newcomers = [hear(machine, identity(100 + number), 1.3, source="10.0.0.9") for number in range(3)]
+    assert [name for ((name, _),) in newcomers] == ["Connect", "Prove", "Prove"]  # 0.3 s have filled up a part of one
 
 
 def test_the_sources_that_are_told_apart_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
