@@ -37,9 +37,13 @@ BUNDLES = {
     ),
     # while the workers think about it
     "answer_bundle": (
-        "client.search.reception", "client.search.trust", "protocol.connection.channel", "protocol.connection.frames",
-        "protocol.connection.records", "protocol.connection.session", "protocol.connection.session_states",
-        "protocol.connection.silence", "protocol.connection.streams", "system.io.wakeup",
+        "client.search.reception", "client.search.trust", "protocol.connection.channel",
+        "protocol.connection.records", "system.io.wakeup",
+    ),
+    # while a worker thinks about our answer
+    "session_bundle": (
+        "protocol.connection.frames", "protocol.connection.session", "protocol.connection.session_states",
+        "protocol.connection.silence", "protocol.connection.streams",
     ),
     # while the program starts
     "job_bundle": (
@@ -83,6 +87,21 @@ def light_os(modules):
     return light
 
 
+def skip_file_of(package, modules):
+    """Makes the package `nacl` without its file, which has nothing but the version in it.
+
+    It is beside ours, or Python looks for it as always.
+    """
+    path = f"{modules[__name__].__file__.rpartition('/cexec/')[0]}/{package}"
+    try:
+        posix.stat(path)
+    except OSError:
+        return
+    if package not in modules:
+        modules[package] = _MODULE(package)
+        modules[package].__path__ = [path]
+
+
 def run(holder, modules):
     """Makes all modules of a bundle, those first that others import.  `modules`: those of sys."""
     for code in holder.__code__.co_consts:
@@ -100,9 +119,16 @@ def find_spec(name, path=None, target=None):
     for bundle, names in _LATER.items():
         if name in names:
             del _LATER[bundle]
-            run(__import__(bundle, fromlist=["b"]).b, sys.modules)
+            run(read(bundle), sys.modules)
             return sys.modules[name].__spec__
     return None
+
+
+def read(bundle):
+    """Returns the holder of another bundle.  Python need not look for that: it is beside this one."""
+    loader = type(__spec__.loader)(bundle, f"{__file__.rpartition('/')[0]}/{bundle}.py")
+    exec(loader.get_code(bundle), made := {})
+    return made["b"]
 
 
 def create_module(spec):
@@ -118,6 +144,7 @@ def install():
     """Makes the modules of this bundle, and waits for a wish for those of the others."""
     global os
     os = light_os(sys.modules)
+    skip_file_of("nacl", sys.modules)
     run(b, sys.modules)
     sys.meta_path.insert(0, sys.modules[__name__])
 '''
@@ -126,9 +153,7 @@ def install():
 def bundles(root: Path) -> dict[str, str]:
     """Returns the sources of the bundles of the package in `root`, by their names."""
     made = {bundle: f"{HEAD}{_holder(root, names)}\n" for bundle, names in BUNDLES.items()}
-    later = {
-        f"cexec.{bundle}": {f"cexec.{name}" for name in names} for bundle, names in BUNDLES.items() if bundle != FIRST
-    }
+    later = {bundle: {f"cexec.{name}" for name in names} for bundle, names in BUNDLES.items() if bundle != FIRST}
     made[FIRST] += f"\n_LATER = {later}\n{LOADER}"
     return made
 

@@ -16,9 +16,7 @@ import _socket
 from cexec.common_errors import DisconnectedError, LocalError
 from cexec.net.sockets import plain_address
 from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_UNAUTHENTICATED
-from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import ClientHandshake
-from cexec.protocol.connection.session import Session
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.net.sockets import TcpListener
     from cexec.protocol.connection.records import Records
+    from cexec.protocol.connection.session import Session
     from cexec.protocol.datagrams.hello import Hello
 
 ACCEPT_BATCH = 16  # connections (ours) accepted in one step, so that strangers do not delay those that were accepted
@@ -85,9 +84,13 @@ class Candidate:
             self.hello = self._handshake.next_event()
             if self.hello is not None:
                 self._send(self._handshake.data_to_send())
+                from cexec.protocol.connection.session import Session  # loaded while the worker reads this flight
+
                 packed = self.records.packed
                 self.session = Session(worker=False, now=now, idle_timeout=idle_timeout, numbered=packed)
             return False
+        from cexec.protocol.connection.frames import CONFIRM  # loaded with the session
+
         buffer = self.records.receive_buffer()
         data = self._receive(len(buffer))
         buffer[: len(data)] = data
@@ -95,7 +98,7 @@ class Candidate:
         while (frame := self.records.next_event()) is not None:
             self.session.receive_data(frame, now)
             event = self.session.next_event()
-            if event is not None and event.kind == frames.CONFIRM:
+            if event is not None and event.kind == CONFIRM:
                 return True
         return False
 

@@ -35,6 +35,7 @@ _MAXIMUM_START = 1 << 63  # ticks: more than any process's start time
 _READ = 1 << 16  # bytes (ours) of a record's beginning, which names the boot, and of its end, which names the last job
 # The end of a line of `begin_job`, made once: a lease writes one for every job.
 _NOTHING_YET = json.dumps({"leader": 0, "start": 0, "directory": "", "group": ""}).encode().removeprefix(b"{")
+_BEFORE_JOBS = {"boot", "job_group"}  # what a record says before there is a job
 _NEW = 60.0  # seconds (ours) that an empty record may still be about to be locked
 _LOOKS = 200  # (ours) at processes that do not end, _LOOK_INTERVAL apart
 _LOOK_INTERVAL = 0.005  # seconds (ours)
@@ -43,11 +44,12 @@ _LOOK_INTERVAL = 0.005  # seconds (ours)
 class Record:
     """One job's file.  Closing it says that nothing is left."""
 
-    def __init__(self, directory: str, mark: str, job_group: str = "") -> None:
-        """`job_group`: the path of the control group in which the job's process lives."""
+    def __init__(self, directory: str, mark: str = "", job_group: str = "") -> None:
+        """`mark`: of the job, if it is known.  `job_group`: the path of the control group in which its process lives."""
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._directory = open_own(directory)
-        first = {"mark": mark, "boot": boot_id(), **({"job_group": job_group} if job_group else {})}
+        known = {"mark": mark, "boot": boot_id(), "job_group": job_group}
+        first = {name: value for name, value in known.items() if value}
         self._torn = False  # the last line has no end
         self._fd = -1
         try:
@@ -126,7 +128,7 @@ def sweep(directory: str, *, grace: float = 0.0) -> list[str]:
 
 
 def _sweep_record(name: str, directory: int, grace: float) -> str | None:
-    """The mark of a job that was dead, "" if its record does not tell; None if there was nothing to do."""
+    """The mark of a job that was dead, "" if its record does not tell; None if there was no job."""
     try:
         # Not blocking, because a named pipe would wait for a writer.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
@@ -142,7 +144,7 @@ def _sweep_record(name: str, directory: int, grace: float) -> str | None:
         values = _parse(_contents(fd, status.st_size))
         _clean(values, grace)
         os.unlink(name, dir_fd=directory)
-        return _mark(values)
+        return None if values and values.keys() <= _BEFORE_JOBS else _mark(values)
     except OSError:
         return None
     finally:

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     Environment: TypeAlias = Callable[[Go], Mapping[bytes, bytes]]  # what belongs to one job only
 
 
+def _nothing() -> None:
+    """Needs no time."""
+
+
 def serve(program: Program, parent: WorkerLink, group: JobGroup | None = None) -> None:
     """Carries one connection after the other.  `group`: the control group in which this process lives alone."""
     process.adopt_orphans()
@@ -68,8 +72,8 @@ def run_jobs(
     Returns None if something may be left of one of them.
     """
     carrier = Carrier(pump, parent, group)
-    record: Record | None = None
-    go = _given(carrier, _offer_first)
+    marks = Marks(program, group)
+    go = _given(carrier, lambda carrier: _offer_first(carrier, meanwhile=marks.begin))
     try:
         while go is not None:
             extra = environment(go)
@@ -77,11 +81,10 @@ def run_jobs(
             job_id, attempt = bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])
             # At once: a program that kills us may do so before it is told that it has started.
             carrier.tell(Taken(job_id, attempt, pump.session.wants_to_hear), quiet=True)
-            record = _marked(record, program, extra, group)
-            go = _run_job(carrier, JobRun(carrier, Order(go, program, extra), record))
+            marks.note(extra)
+            go = _run_job(carrier, JobRun(carrier, Order(go, program, extra), marks.record))
     finally:
-        if record is not None:
-            record.close()
+        marks.close()
         carrier.close()
     return Free(carrier.released) if carrier.clean and not process_tree.reap() else None
 
@@ -142,8 +145,11 @@ def _offer(carrier: Carrier) -> Go | None:
     return _offer_first(carrier)
 
 
-def _offer_first(carrier: Carrier) -> Go | None:
-    """Says CONFIRM, because a slot is reserved, and waits for GO; takes the job that was given in advance instead."""
+def _offer_first(carrier: Carrier, *, meanwhile: Callable[[], None] = _nothing) -> Go | None:
+    """Says CONFIRM, because a slot is reserved, and waits for GO; takes the job that was given in advance instead.
+
+    `meanwhile` is done while the client reads CONFIRM, so that nobody waits for it.
+    """
     if carrier.pump.session.ahead is not None:
         go = carrier.pump.session.begin_ahead()
         carrier.pump.let_go()
@@ -153,6 +159,7 @@ def _offer_first(carrier: Carrier) -> Go | None:
     carrier.pump.session.confirm()
     carrier.pump.flush()
     carrier.pump.let_go()
+    meanwhile()
     deadline = monotonic() + GO_DEADLINE
     while not carrier.orders.last and not carrier.orders.withdrawn:
         event = carrier.next_word(deadline)
@@ -183,17 +190,30 @@ def _why(orders: Orders) -> str:
     return "another client needs the slot" if orders.withdrawn else "client did not answer in time"
 
 
-def _marked(
-    record: Record | None, program: Program, extra: Mapping[bytes, bytes], group: JobGroup | None
-) -> Record | None:
-    """Writes the mark of the job of this moment, by which everything is found that outlives this process."""
-    if program.records is None:
-        return None
-    mark = f"{MARK}={os.fsdecode(extra[MARK.encode()])}"
-    try:
-        if record is None:
-            return Record(program.records, mark, "" if group is None else group.path)
-        record.begin_job(mark)
-    except OSError:
-        pass  # the disk is full; the record is needed only if this process is killed
-    return record
+class Marks:
+    """What is written of the jobs of one connection, by which everything is found that outlives this process."""
+
+    def __init__(self, program: Program, group: JobGroup | None) -> None:
+        self.record: Record | None = None
+        self._directory = program.records
+        self._group = "" if group is None else group.path
+
+    def begin(self) -> None:
+        """Makes the file, unless there is one."""
+        if self._directory is None or self.record is not None:
+            return
+        try:
+            self.record = Record(self._directory, job_group=self._group)
+        except OSError:
+            pass  # the disk is full; the record is needed only if this process is killed
+
+    def note(self, extra: Mapping[bytes, bytes]) -> None:
+        """Writes the mark of the job of this moment."""
+        self.begin()
+        if self.record is not None:
+            self.record.begin_job(f"{MARK}={os.fsdecode(extra[MARK.encode()])}")
+
+    def close(self) -> None:
+        """Says that nothing is left."""
+        if self.record is not None:
+            self.record.close()

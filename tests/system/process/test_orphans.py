@@ -255,6 +255,16 @@ def test_a_running_job_is_left_alone(records: str, mark: str) -> None:
     os.waitpid(pid, 0)
 
 
+def test_what_was_killed_before_its_first_job_is_not_told(records: str) -> None:
+    pid = os.fork()
+    if pid == 0:
+        Record(records, job_group="/sys/fs/cgroup/nothing")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert len(os.listdir(records)) == 1
+    assert sweep(records) == [] and os.listdir(records) == []
+
+
 def test_what_a_dead_job_leaves_is_swept(records: str, mark: str, tmp_path: Path) -> None:
     directory = tmp_path / f"{orphans.PRIVATE_PREFIX}1"
     (directory / "sub").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from cexec.system.io.fds import Sink, unread
 from cexec.worker.jobs import lease, program_start
 from cexec.worker.jobs.reports import Broken, Idle, JobFinished, JobRefused, Over, ProgramStarted, Report, Taken, Word
 from tests.jobs import STANDARD, RemoteJob, lost, shell
+from tests.waiting import wait_until
 
 LEASED = {"lease": "yes"}
 SOON = 5.0  # seconds
@@ -342,9 +344,20 @@ def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_mo
         job.until(lambda: job.started)
         (record,) = tmp_path.iterdir()
         lines = record.read_text().splitlines()
-        assert len(lines) == 4  # for each job its mark, then its program
+        assert len(lines) == 5  # the boot; for each job its mark, then its program
         job.result()
         job.let_go()
+        job.wait()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_is_there_before_the_job_and_goes_with_a_client_that_gives_none(tmp_path: Path) -> None:
+    with leased("true", records=os.fspath(tmp_path), given=False) as job:
+        wait_until(lambda: list(tmp_path.iterdir()))
+        (record,) = tmp_path.iterdir()
+        assert list(json.loads(record.read_text())) == ["boot"]
+        job.session.cancel()
+        job.pump.say_goodbye()
         job.wait()
         assert list(tmp_path.iterdir()) == []
 
