@@ -53,8 +53,9 @@ class StartService(Protocol):
         application: Application = ...,
         host: Host | None = None,
         environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> Service:
-        """Runs `cservice OPTIONS... APP PROGRAM...`, on `host` or else here."""
+        """Runs `cservice OPTIONS... APP PROGRAM...`, on `host` or else here, and behind the command `wrapper`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -192,8 +193,9 @@ def service(application: Application, lab: MakeLab) -> Iterator[StartService]:
             application: Application = application,
             host: Host | None = None,
             environment: Mapping[str, str] | None = None,
+            wrapper: Sequence[str] = (),
         ) -> Service:
-            started = Service(application, program, options, host, environment)
+            started = Service(application, program, options, host, environment, wrapper)
             stack.callback(started.close)
             return started
 

@@ -4,12 +4,14 @@ Contract: `Batches().receive(via, limit, prefix, unicast, heard)` appends to `he
 socket `via`, at most `limit` datagrams, and never raises: (data, source, via, whether it was sent to this machine
 alone).  `unicast` is the answer to the last, or None where the kernel's packet information (IP_PKTINFO) tells it.
 What does not begin with `prefix` or is longer than MAXIMUM_FORWARDED is dropped before anything is made of it.
-Where there is no recvmmsg, `make_batches` returns `SingleDatagrams`, which does the same for twice the CPU time.
+Where there is no recvmmsg, or we may not call it, `make_batches` returns `SingleDatagrams`, which does the same for
+twice the CPU time.
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from cexec.net.announcer import LINUX
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     from cexec.net.groups import Sockaddr
@@ -37,9 +40,10 @@ assert _DATA_SIZE > MAXIMUM_FORWARDED
 def make_batches() -> Batches | SingleDatagrams:
     """Returns the fastest way to receive that this machine has."""
     try:
-        return Batches()
+        batches = Batches()
     except (ImportError, OSError, AttributeError):  # no ctypes, no recvmmsg
         return SingleDatagrams()
+    return batches if batches.allowed() else SingleDatagrams()
 
 
 class SingleDatagrams:
@@ -79,7 +83,8 @@ class Batches:
         class Message(ctypes.Structure):  # struct mmsghdr
             _fields_ = (("header", MessageHeader), ("length", ctypes.c_uint))
 
-        self._receive = ctypes.CDLL(None).recvmmsg
+        self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
+        self._errno: Callable[[], int] = ctypes.get_errno
         self._data, self._names = bytearray(_DATA_SIZE * _BATCH), bytearray(_NAME_SIZE * _BATCH)
         self._controls = bytearray(_CONTROL_SIZE * _BATCH)
         data, names, controls = (_address(ctypes, one) for one in (self._data, self._names, self._controls))
@@ -103,6 +108,15 @@ class Batches:
         }
         self._information_at = ctypes.sizeof(ctypes.c_size_t) + 8  # of a struct cmsghdr and what follows it
         self._sources: dict[bytes, Sockaddr] = {}
+
+    def allowed(self) -> bool:
+        """Returns False if the kernel, or a container's filter of system calls, has no recvmmsg for us.
+
+        Without it we would hear nothing and never sleep.  So it is asked about a descriptor that is none.
+        """
+        return bool(
+            self._receive(-1, self._messages, 1, _socket.MSG_DONTWAIT, None) < 0 and self._errno() == errno.EBADF
+        )
 
     def receive(self, via: _socket.socket, limit: int, prefix: bytes, unicast: bool | None, heard: list[Heard]) -> None:
         fileno, ipv6 = via.fileno(), via.family == _socket.AF_INET6

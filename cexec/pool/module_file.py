@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+from cexec.system.io.memory_file import open_memory
+
 
 class ModuleFile:
     """One zip file."""
@@ -21,10 +23,10 @@ class ModuleFile:
 
     @classmethod
     def of(cls, data: bytes | bytearray) -> ModuleFile:
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("cexec-pool-modules")
+        try:
+            fd = open_memory("cexec-pool-modules")
             file = cls(fd, _path_of(fd), named=False)
-        else:
+        except OSError:
             fd, path = tempfile.mkstemp(prefix="cexec-pool-", suffix=".zip")
             file = cls(fd, path, named=True)
         with open(fd, "wb", closefd=False) as stream:

@@ -45,7 +45,7 @@ class Record:
     """One job's file.  Closing it says that nothing is left."""
 
     def __init__(self, directory: str, mark: str = "", job_group: str = "") -> None:
-        """`mark`: of the job, if it is known.  `job_group`: the path of the control group in which its process lives."""
+        """`mark`: the job's, if it is known.  `job_group`: the path of the control group in which its process lives."""
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._directory = open_own(directory)
         known = {"mark": mark, "boot": boot_id(), "job_group": job_group}

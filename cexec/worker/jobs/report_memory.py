@@ -28,6 +28,7 @@ import struct
 import tempfile
 from zlib import crc32
 
+from cexec.system.io.memory_file import open_memory
 from cexec.worker.jobs.reports import JOBS_AHEAD, MAXIMUM_REPORT
 
 RING = 1 << 17  # bytes (ours)
@@ -95,11 +96,12 @@ class ReportMemory:
 
 def _open() -> int:
     """Opens memory that nobody can make smaller, where the system can do that: who reads it then would be killed."""
-    if not hasattr(os, "memfd_create"):
+    try:
+        fd = open_memory(_NAME, sealable=True)
+    except OSError:
         with tempfile.TemporaryFile() as file:
             file.truncate(_SIZE)
             return os.dup(file.fileno())
-    fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, _SIZE)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -178,3 +178,14 @@ def test_the_end_of_the_worker_is_found(end: Callable[[Link], None]) -> None:
         link.link.words(ready=True)
     link.link.tell(Idle())
     link.close()
+
+
+def test_where_there_is_no_file_in_memory_another_one_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    memory = ReportMemory.create()
+    memory.words = 3
+    assert ReportMemory.attach(os.dup(memory.fd)).words == 3
+    memory.close_fd()
