@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import tempfile
 
-from cexec.system.io.memory_file import open_memory
-
 
 class ModuleFile:
     """One zip file."""
@@ -24,9 +22,9 @@ class ModuleFile:
     @classmethod
     def of(cls, data: bytes | bytearray) -> ModuleFile:
         try:
-            fd = open_memory("cexec-pool-modules")
+            fd = os.memfd_create("cexec-pool-modules")
             file = cls(fd, _path_of(fd), named=False)
-        except OSError:
+        except (AttributeError, OSError):  # another system, or one that allows us no such files
             fd, path = tempfile.mkstemp(prefix="cexec-pool-", suffix=".zip")
             file = cls(fd, path, named=True)
         with open(fd, "wb", closefd=False) as stream:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cexec.protocol.decisions import remembered
-from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
+from cexec.protocol.decisions.clients import MOST_TURNS, ClientAccounts, ClientLimits
 from cexec.protocol.decisions.places import Places
-from cexec.protocol.decisions.remembered import NOBODY, Origin, Remembered, RememberedAnnouncement
+from cexec.protocol.decisions.remembered import CONNECTING, NOBODY, Origin, Remembered, RememberedAnnouncement
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import identity
@@ -92,3 +92,29 @@ def test_one_that_is_doubted_is_one_of_those_that_make_room_for_others(monkeypat
         identity(2), 1, 1.0, 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED, source="host"
     )
     assert scene.announcements.add(other) is scene.one
+
+
+class Sound(Slowed):
+    """The reputation of a worker that rests from nothing."""
+
+    def slowness(self, now: float) -> float:
+        return 0.0
+
+    def client_held_until(self, client: bytes, now: float, *, targeted: bool) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(("now", "first"), [(0.5, b"sparing"), (1000.0, b"wasteful")])
+def test_one_that_waits_goes_first_no_longer_behind_others_once_its_waste_is_forgotten(
+    now: float, first: bytes
+) -> None:
+    announcements, reputation, accounts = Remembered(lambda: 0.5), Sound(), ClientAccounts(ClientLimits.of_slots(1))
+    places = Places(lambda: 0.5, announcements, reputation, Slots(1), accounts)  # type: ignore[arg-type]
+    accounts.enter(b"wasteful", identity(9), CONNECTING, 0.0)
+    accounts.turn_lost(b"wasteful", 10.0 * MOST_TURNS, 0.0)
+    accounts.leave(b"wasteful", identity(9), CONNECTING, 0.0)
+    for number, (client, weight) in enumerate([(b"wasteful", 1000), (b"sparing", 1)]):
+        one = RememberedAnnouncement(identity(number), weight, 0.0, inf, targeted=False, origin=Origin(client))
+        assert announcements.add(one) is None and places.bid(one, 0.0)
+    drawn = places.take(now)
+    assert drawn is not None and drawn[0].origin.client == first

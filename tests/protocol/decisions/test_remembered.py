@@ -10,6 +10,7 @@ import pytest
 
 from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.remembered import (
+    DELAYED,
     DONE_LIFETIME,
     LONGEST_RETRY,
     NEW_WAYS_BURST,
@@ -214,3 +215,15 @@ def test_nothing_is_kept_of_a_client_whose_announcements_have_gone() -> None:
         memory.drop(one)
         del one
     assert sys.getrefcount(client) == before
+
+
+def test_one_that_had_its_turn_has_no_retry_left_when_it_has_to_bid_again() -> None:
+    """Else another copy would let its question for a proof wait as if a connection had failed a moment ago."""
+    one = announcement(1)
+    one.try_again(0.0, 0.5)
+    one.heard_again(10.0, 0.0, new_way=False)
+    one.wait()
+    one.state = DELAYED
+    one.ask(10.001)
+    one.heard_again(10.0005, 0.0, new_way=False)
+    assert (one.timers.bid_at, one.telling.due) == (10.0005, 10.001)

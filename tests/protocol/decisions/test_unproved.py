@@ -264,6 +264,16 @@ def test_the_sources_that_are_told_apart_are_bounded(monkeypatch: pytest.MonkeyP
     assert not sources.left("99", 0.0) and sources.left("0", 0.0)
 
 
+def test_those_that_have_had_nothing_take_no_room_from_those_that_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unproved, "MAXIMUM_SPENT", 10)
+    allowances = unproved.Unproved()
+    allowances.note_told(identity(0))
+    for number in range(1, 100):
+        allowances.heard(identity(number))
+    allowances.note_told(identity(100))
+    assert allowances.told_once(identity(0))
+
+
 # Clients and relays of 0.1.0
 
 
