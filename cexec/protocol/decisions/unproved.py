@@ -108,9 +108,8 @@ class Unproved:
 
         Else a client of many short jobs would have to prove itself for each of them, which takes a tenth of the job.
         """
-        if announcement.tried_at:
-            self._tries.give_back(announcement.tried_at)
-            announcement.tried_at = ""
+        self._tries.give_back(announcement.tried_at)
+        announcement.tried_at = ""
         self.forgive(announcement.identity)
 
     def may_tell(self, announcement: RememberedAnnouncement, now: float) -> bool:

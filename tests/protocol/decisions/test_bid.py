@@ -261,3 +261,12 @@ def test_claimed_announcement_heard_late_wakes_nobody() -> None:
     events(machine)
     machine.consider(identity(1), 1, WANTED, 5.0)
     assert events(machine) == []
+
+
+def test_an_acknowledgement_is_a_moment_too() -> None:
+    machine, now = bidder(), 0.0
+    for number in range(1, 8):
+        now = drop(machine, number, now)
+    assert machine.penalty > 0.0
+    machine.acknowledged(identity(99), now + 1000.0)
+    assert machine.penalty == 0.0 and machine.health == "ok"

@@ -11,7 +11,7 @@ import pytest
 
 from cexec.protocol.base.limits import GO_DEADLINE, MAXIMUM_WEIGHT
 from cexec.protocol.decisions import clients, remembered
-from cexec.protocol.decisions.bid import Bidder, Outcome
+from cexec.protocol.decisions.bid import STALL, Bidder, Outcome
 from cexec.protocol.decisions.clients import (
     BEYOND,
     DECAY,
@@ -26,7 +26,7 @@ from cexec.protocol.decisions.clients import (
     ClientLimits,
 )
 from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING, Origin
-from tests.protocol.decisions.bidders import connects, identity, run
+from tests.protocol.decisions.bidders import WANTED, connects, identity, run
 
 GREEDY, MODEST = b"greedy", b"modest"
 NO_LIMITS = ClientLimits(jobs=100, places=100)
@@ -348,3 +348,23 @@ def test_a_client_that_announces_without_end_does_not_keep_others_out(monkeypatc
         run(machine, who, 2.0)
         machine.finished(who, Outcome.SUCCEEDED, 0.1, 2.0)
     assert sum(who >= identity(100) for who in done) >= 15
+
+
+def test_one_who_wastes_its_turns_goes_behind_others_at_once() -> None:
+    """All its announcements that wait, with the turn that makes it wasteful."""
+    machine = bidder(slots=1)
+    machine.consider(identity(0), 1, WANTED, 0.0, origin=Origin(b"third"))
+    machine.handle_timeout(1.0)
+    assert connects(machine) == [identity(0)]
+    run(machine, identity(0), 1.0)
+    for number in range(1, 50):
+        machine.consider(identity(number), 100, WANTED, 2.0, origin=Origin(GREEDY))
+    machine.consider(identity(50), 1, WANTED, 2.0, origin=Origin(MODEST))
+    machine.handle_timeout(3.0)
+    machine.finished(identity(0), Outcome.SUCCEEDED, 1.0, now := 4.0)
+    while machine.accounts.rank(GREEDY) != WASTEFUL:
+        (drawn,) = connects(machine)
+        assert drawn != identity(50)
+        now += 0.9 * STALL
+        machine.failed(drawn, now)
+    assert connects(machine) == [identity(50)]

@@ -227,3 +227,10 @@ def test_one_that_had_its_turn_has_no_retry_left_when_it_has_to_bid_again() -> N
     one.ask(10.001)
     one.heard_again(10.0005, 0.0, new_way=False)
     assert (one.timers.bid_at, one.telling.due) == (10.0005, 10.001)
+
+
+def test_one_that_is_not_proved_makes_no_room_for_one_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 1)
+    doubted, proved = announcement(1, standing=Standing.UNPROVED), announcement(2, 1.0)
+    memory = memory_of(doubted, proved)
+    assert memory.add(announcement(3, 1.0 + 2 * STILL_HEARD, client=b"another")) is proved

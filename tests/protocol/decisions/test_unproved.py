@@ -262,6 +262,9 @@ def test_the_sources_that_are_told_apart_are_bounded(monkeypatch: pytest.MonkeyP
         assert sources.left(str(number), 0.0)
         sources.spend(str(number))
     assert not sources.left("99", 0.0) and sources.left("0", 0.0)
+    sources.give_back("1")  # which has been forgotten
+    sources.give_back("99")
+    assert sources.left("99", 0.0)
 
 
 def test_those_that_have_had_nothing_take_no_room_from_those_that_have(monkeypatch: pytest.MonkeyPatch) -> None:
