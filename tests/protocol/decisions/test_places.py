@@ -59,6 +59,13 @@ def test_one_that_proves_itself_while_it_is_postponed_waits_once(again: bool) ->
     assert len(scene.places) == again
 
 
+@pytest.mark.parametrize("standing", [Standing.UNPROVED, Standing.PROVED])
+def test_a_worker_that_recovers_ends_the_rest(standing: Standing) -> None:
+    scene = Scene(standing)
+    scene.places.recovered()
+    assert len(scene.places) == 1
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_one_that_is_doubted_while_it_is_postponed_waits_once(again: bool) -> None:
     scene = Scene(Standing.PROVED)

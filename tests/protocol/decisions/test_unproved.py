@@ -204,6 +204,15 @@ def test_connections_that_lead_nowhere_stay_within_bounds() -> None:
     assert connected == 1 + STALLED_TRIES
 
 
+def test_a_connection_that_stalled_and_failed_lets_one_other_try_and_not_two() -> None:
+    machine = bidder()
+    assert hear(machine, identity(1), 0.0) == [("Connect", identity(1))]
+    machine.handle_timeout(2 * STALL)
+    machine.failed(identity(1), 3 * STALL)
+    assert hear(machine, identity(2), 4 * STALL) == [("Connect", identity(2))]
+    assert hear(machine, identity(3), 4 * STALL) == [("Prove", identity(3))]
+
+
 def test_one_source_gets_a_bounded_number_of_connections_and_datagrams() -> None:
     machine = bidder(slots=1000)
     found = [one for number in range(1000) for one in hear(machine, identity(number), 1.0, source="10.0.0.66")]
