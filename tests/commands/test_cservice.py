@@ -17,6 +17,7 @@ import pytest
 
 from cexec import __version__
 from cexec.protocol.base.keys import OwnerKey, encode_key
+from cexec.system.host.load import usable_cpus
 from tests import preloaded
 from tests.conftest import StartService
 from tests.environment import command, local_environment
@@ -199,7 +200,7 @@ def test_the_first_line_of_one_that_hears_nothing_says_why(service: StartService
 def test_slots_are_the_options_or_concurrency_or_the_cpus(
     options: list[str], environment: dict[str, str], expected: str | None, service: StartService
 ) -> None:
-    count = len(os.sched_getaffinity(0))
+    count = max(1, round(usable_cpus()))  # a container may have a quota of less than a CPU
     expected = expected or (f"{count} slot," if count == 1 else f"{count} slots,")
     assert f" with {expected}" in service("true", options=options, environment=environment).lines[0]
 

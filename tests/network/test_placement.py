@@ -208,7 +208,7 @@ def test_needs_names_and_addresses_choose_the_host(
         ("--on", "n9,10.77.0.4"): "n4",
         ("--on", "fd77:0:0::3"): "n3",
         ("--not", "n2 n4"): "n3",
-        ("--not", "10.77.0.2,fe80::4", "--need", "cpus=1,mem=16M"): "n3",
+        ("--not", "10.77.0.2,fe80::4", "--need", "cpus=0.1,mem=16M"): "n3",
     }
     for options, name in choices.items():
         result = application.run("-n", *options, host=client)

@@ -26,7 +26,7 @@ def test_the_census(application: Application, service: StartService) -> None:
     assert isinstance(first, ClusterWorker)
     assert (first.name, first.slots, second.name) == ("a", 1, "b")
     assert (second.slots, second.running, second.labels) == (3, 0, {"colour": "red"})
-    assert second.attributes["colour"] == "red" and int(second.attributes["cpus"]) > 0
+    assert second.attributes["colour"] == "red" and float(second.attributes["cpus"]) > 0
     assert len(second.instance) == 16 and second.instance != first.instance
     assert (second.health, abs(second.skew) < 60, second.version != "") == ("ok", True, True)
 
