@@ -263,7 +263,11 @@ class BlockingClient:
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(
-                    complain=self._complain, tell=self._tell_who_waits, warn=self._say, trace=request.reports.trace
+                    complain=self._complain,
+                    tell=self._tell_who_waits,
+                    warn=self._say,
+                    trace=request.reports.trace,
+                    slow=_load_driver,
                 ),
                 open_trust=request.target.open_trust,
                 patience=request.times.patience,
@@ -348,6 +352,12 @@ class BlockingClient:
 
     def _say(self, text: str) -> None:
         _write_line(2, f"{self._request.reports.command}: {text}")
+
+
+def _load_driver() -> None:
+    """Loads what a job is driven by."""
+    from cexec.client.attempt import inputs, outputs  # noqa: F401
+    from cexec.client.blocking import driver  # noqa: F401
 
 
 def _who(winner: Winner) -> str:
