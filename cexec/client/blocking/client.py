@@ -82,6 +82,7 @@ class BlockingClient:
                     self._signals.stop()  # not before: one more Ctrl-C would leave half a file
             if status is not None:
                 return status
+            self._signals.resign()  # one that has come since the worker was lost ends us
             self._number += 1
             self._started = monotonic()
 
