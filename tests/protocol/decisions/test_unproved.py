@@ -277,6 +277,18 @@ def test_a_connection_counts_although_its_client_answers_by_another_way() -> Non
     assert tried == TRIES_BURST
 
 
+def test_what_an_answer_gives_back_goes_to_the_source_that_it_was_taken_from() -> None:
+    """A copy that comes while the client is connected to may claim another source."""
+    machine = bidder(slots=1000)
+    for number in range(int(TRIES_BURST)):
+        assert hear(machine, identity(number), 1.0, source="10.0.0.9") == [("Connect", identity(number))]
+        assert hear(machine, identity(number + 100), 1.0, source="10.0.0.66") == [("Connect", identity(number + 100))]
+    assert hear(machine, identity(0), 1.0, source="10.0.0.66") == []
+    run(machine, identity(0), 1.0)
+    assert hear(machine, identity(200), 1.0, source="10.0.0.66") == [("Prove", identity(200))]
+    assert hear(machine, identity(201), 1.0, source="10.0.0.9") == [("Connect", identity(201))]
+
+
 def test_an_answer_to_a_connection_that_counts_for_nobody_gives_nothing_back() -> None:
     """Regression: it gave back what the failed connection before it had counted for."""
     allowances = unproved.Unproved()
