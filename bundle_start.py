@@ -1,9 +1,9 @@
-"""Builds a wheel in which the modules that a plain call of `cexec` needs are together in three more modules.
+"""Builds a wheel in which the modules that a plain call of `cexec` needs are together in four more modules.
 
-To find and read a module costs such a call as much as its code does, so three files instead of fifty take a fifth of
-the call's CPU time.  The second is read while the workers think about the announcement, the third while a worker starts
-the program.  setuptools calls `BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable
-installation have no bundle, and import the modules themselves.
+To find and read a module costs such a call as much as its code does, so four files instead of fifty take a fifth of the
+call's CPU time.  Each but the first is read while somebody else works (BUNDLES says when).  setuptools calls
+`BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable installation have no bundle, and
+import the modules themselves.
 
 Contract: `bundles(root)` returns the sources of the bundles that BUNDLES names.  They contain its modules, each as the
 body of a class, because a class's body is compiled as a module's is: its names are looked up in a dictionary.  The
@@ -94,7 +94,7 @@ def skip_file_of(package, modules):
     """
     path = f"{modules[__name__].__file__.rpartition('/cexec/')[0]}/{package}"
     try:
-        posix.stat(path)
+        posix.stat(f"{path}/__init__.py")  # a directory may be left of one that was removed
     except OSError:
         return
     if package not in modules:
@@ -125,7 +125,9 @@ def find_spec(name, path=None, target=None):
 
 
 def read(bundle):
-    """Returns the holder of another bundle.  Python need not look for that: it is beside this one."""
+    """Returns the holder of another bundle.  Python need not look for that: it is a file beside this one."""
+    if type(__spec__.loader).__name__ != "SourceFileLoader":  # in a zip file, or without sources
+        return __import__(f"cexec.{bundle}", fromlist=["b"]).b
     loader = type(__spec__.loader)(bundle, f"{__file__.rpartition('/')[0]}/{bundle}.py")
     exec(loader.get_code(bundle), made := {})
     return made["b"]

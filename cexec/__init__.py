@@ -54,7 +54,7 @@ PACKAGES = (  # of a plain call; their files are empty, and Python takes a tenth
 def prepare_start(modules: dict[str, object]) -> None:
     """Makes the packages without their files.  `modules`: those of sys, because a package imports nothing.
 
-    A wheel has all modules of a plain call in three files (bundle_start.py), from which they are loaded then.
+    A wheel has all modules of a plain call in four files (bundle_start.py), from which they are loaded then.
     """
     for name in PACKAGES:
         package = modules[f"cexec.{name}"] = type(modules["cexec"])(f"cexec.{name}")

@@ -11,10 +11,10 @@ import platform
 import sys
 from collections.abc import Sequence
 
-# of recvmmsg and memfd_create, as <asm/unistd.h> has them
+# of what may be refused, as <asm/unistd.h> has them
 NUMBERS = {
-    "x86_64": {"recvmmsg": 299, "memfd_create": 319},
-    "aarch64": {"recvmmsg": 243, "memfd_create": 279},
+    "x86_64": {"recvmmsg": 299, "memfd_create": 319, "splice": 275},
+    "aarch64": {"recvmmsg": 243, "memfd_create": 279, "splice": 76},
 }.get(platform.machine() if sys.platform == "linux" else "", {})
 
 # A filter of four instructions: load the number; is it this one? then fail; else allow.

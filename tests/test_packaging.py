@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import bundle_start
 import cexec
 import install_launchers
 from tests.environment import ROOT
@@ -67,7 +68,7 @@ def test_the_wheel_has_every_module_and_man_page(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cexec").rglob("*.py")}
     assert "cexec/errors.py" in modules and modules <= names
-    assert {"cexec/start_bundle.py", "cexec/answer_bundle.py", "cexec/job_bundle.py"} <= names
+    assert {f"cexec/{name}.py" for name in bundle_start.BUNDLES} <= names
     pages = {path.name for path in (ROOT / "man").glob("*.1")}
     assert pages and pages <= {Path(name).name for name in names if "/share/man/man1/" in name}
 

@@ -1,8 +1,9 @@
-"""A wheel has the modules of a plain call of `cexec` in three files more: bundle_start.py makes them."""
+"""A wheel has the modules of a plain call of `cexec` in four files more: bundle_start.py makes them."""
 
 from __future__ import annotations
 
 import ast
+import compileall
 import inspect
 import os
 import shutil
@@ -21,6 +22,7 @@ from tests.conftest import StartService
 from tests.environment import ROOT
 from tests.service import Application
 from tests.test_startup_imports import loaded_modules
+from tests.waiting import PATIENCE, wait_until
 
 NAMES = [f"cexec.{name}" for names in bundle_start.BUNDLES.values() for name in names]
 BUNDLES = {f"cexec.{name}" for name in bundle_start.BUNDLES}
@@ -183,6 +185,21 @@ def test_a_call_loads_its_modules_from_the_bundles(
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
 
 
+def test_a_client_that_waits_needs_no_more_of_its_package(
+    service: StartService, application: Application, home: Path, tmp_path: Path
+) -> None:
+    """Regression: a client that waited while the package was replaced failed when its turn came."""
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    environment = {**application.client()[1], "PYTHONPATH": str(packages), "PYTHONPROFILEIMPORTTIME": "1"}
+    argv = [*as_pip_leaves_it(home), "-n", str(application.public)]
+    told = tmp_path / "told"
+    with told.open("wb") as file, subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=file) as one:
+        wait_until(lambda: "cexec.client.attempt.inputs" in told.read_text())
+        shutil.rmtree(packages / "cexec")
+        service("echo", "hello")
+        assert one.communicate(timeout=PATIENCE)[0] == b"hello\n", told.read_text()
+
+
 def ran(home: Path, script: str, *options: str) -> str:
     """Returns what a script prints in this installation.  Its bundles were not loaded yet."""
     (packages,) = home.glob("lib/python3.*/site-packages")
@@ -238,6 +255,38 @@ box = nacl.secret.SecretBox(bytes(32))
 print(hasattr(nacl, "__version__"), box.decrypt(box.encrypt(b"x")))
 """
     assert ran(home, script, "-IS") == "False b'x'"
+
+
+def test_a_directory_that_is_left_of_nacl_hides_no_other_one(home: Path, tmp_path: Path) -> None:
+    """Regression: `cexec` found no libsodium if a __pycache__ was left of another nacl beside it."""
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    (tmp_path / "elsewhere").mkdir()
+    (packages / "nacl").rename(tmp_path / "elsewhere" / "nacl")
+    (packages / "nacl" / "__pycache__").mkdir(parents=True)
+    script = f"sys.path.append({str(tmp_path / 'elsewhere')!r})\n{WITHOUT_OS}import nacl; print(nacl.__file__[-16:])"
+    assert ran(home, script, "-IS") == "nacl/__init__.py"
+
+
+def zipped(packages: Path) -> Path:
+    return Path(shutil.make_archive(str(packages / "zipped"), "zip", packages, "cexec"))
+
+
+def without_sources(packages: Path) -> Path:
+    assert compileall.compile_dir(packages / "cexec", quiet=1, legacy=True)
+    for path in (packages / "cexec").rglob("*.py"):
+        path.unlink()
+    return packages
+
+
+@pytest.mark.parametrize("change", [zipped, without_sources])
+def test_a_package_that_is_no_directory_of_sources_works(change: Callable[[Path], Path], home: Path) -> None:
+    """Regression: the later bundles were looked for beside the first one only, as source."""
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    found = change(packages)
+    if found != packages:
+        shutil.rmtree(packages / "cexec")
+    script = f"sys.path.insert(0, {str(found)!r})\n{WITHOUT_OS}import cexec.net.pump as pump; print(pump.Pump.__name__)"
+    assert ran(home, script, "-IS") == "Pump"
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -27,8 +27,12 @@ class ModuleFile:
         except (AttributeError, OSError):  # another system, or one that allows us no such files
             fd, path = tempfile.mkstemp(prefix="cexec-pool-", suffix=".zip")
             file = cls(fd, path, named=True)
-        with open(fd, "wb", closefd=False) as stream:
-            stream.write(data)
+        try:
+            with open(fd, "wb", closefd=False) as stream:
+                stream.write(data)
+        except OSError:  # the disk is full
+            file.close()
+            raise
         return file
 
     @classmethod

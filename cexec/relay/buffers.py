@@ -3,11 +3,13 @@
 Contract: `Buffers.take` returns an empty buffer, `give_back` takes it again, with or without bytes in it.  A buffer is
 filled only while it is empty.  `fill` returns how many bytes came, 0 at the end, None if nothing has come yet; `drain`
 returns how many bytes were taken, None if the socket takes nothing now.  Both raise the `OSError` of the socket.  Pipes
-and splice are Linux's; elsewhere, or when descriptors run out, a buffer is memory.
+and splice are Linux's; elsewhere, where a container's filter of system calls forbids splice, or when descriptors run
+out, a buffer is memory.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -18,8 +20,18 @@ PIPE_SIZE = 256 * 1024  # bytes (ours): measured, larger ones are no faster; wha
 MEMORY_SIZE = 64 * 1024  # bytes (ours)
 IDLE_PIPES = 32  # (ours) that are kept for the next one
 _F_SETPIPE_SZ = 1031  # <linux/fcntl.h>
-_CAN_SPLICE = hasattr(os, "splice")
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
+
+
+def _may_splice() -> bool:
+    """Asks about descriptors that are none."""
+    try:
+        os.splice(-1, -1, 1)
+    except AttributeError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EBADF
+    return True
 
 
 class MemoryBuffer:
@@ -96,8 +108,9 @@ Buffer = MemoryBuffer | PipeBuffer
 class Buffers:
     """The buffers of one relay.  A connection without bytes on their way holds none."""
 
-    def __init__(self, *, splice: bool = _CAN_SPLICE) -> None:
-        self._splice = splice
+    def __init__(self, *, splice: bool | None = None) -> None:
+        """`splice`: there may be pipes; None: if this process may use them."""
+        self._splice = _may_splice() if splice is None else splice
         self._idle: list[PipeBuffer] = []
 
     def take(self) -> Buffer:

@@ -43,4 +43,4 @@ class NewAddresses:
         """Notes that a client has answered there."""
         if not entry.answered:
             entry.answered = True
-            self._new.spend(-1.0)
+            self._new.give_back(1.0)

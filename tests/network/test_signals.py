@@ -136,30 +136,57 @@ def test_ctrl_c_again_and_again_ends_us_although_the_program_ignores_it(shell: S
     wait_until(lambda: nothing_left(shell))
 
 
-INTERRUPTED_CUT = """
+SIGNALLED_CUT = """
 import os, signal, sys
 from cexec.client.attempt.outputs import Outputs
 from cexec.commands.cexec import main
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 take_back = Outputs.take_back
 def late(outputs):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), int(number))
     take_back(outputs)
 Outputs.take_back = late
+number = sys.argv.pop(1)
 sys.exit(main())
 """
+
+
+def signalled_while_it_takes_back(application: Application, argv: list[str], number: int) -> list[str]:
+    """A client that gets this signal each time when it begins to take its output back."""
+    return [sys.executable, "-c", SIGNALLED_CUT, str(number), *argv[argv.index(str(application.public)) :]]
 
 
 def test_one_more_ctrl_c_does_not_keep_half_a_file(shell: Shell, tmp_path: Path) -> None:
     """Regression: signals had their usual effect again before the output was taken back."""
     argv, environment = shell.client(f"trap 'echo caught' INT; {WAITING}")
-    wrapped = [sys.executable, "-c", INTERRUPTED_CUT, *argv[argv.index(str(shell.application.public)) :]]
+    wrapped = signalled_while_it_takes_back(shell.application, argv, signal.SIGINT)
     out = tmp_path / "out"
     with out.open("wb") as file, subprocess.Popen(wrapped, env=environment, stdout=file) as client:
         for count in range(IMPATIENT):
             wait_until(lambda heard=count: out.read_bytes().count(b"\n") == heard + 1)  # type: ignore[misc]
             client.send_signal(signal.SIGINT)
         assert client.wait(PATIENCE) == -signal.SIGINT
+    assert out.read_bytes() == b""
+
+
+def test_a_signal_after_a_worker_was_lost_ends_us(application: Application, tmp_path: Path) -> None:
+    """Regression: it was caught, and nobody looked at it before another worker had the job."""
+    argv, environment = application.client(environment={**LOOPBACK, "CEXEC_TIMEOUT_ACCEPT": str(2 * PATIENCE)})
+    wrapped = signalled_while_it_takes_back(application, argv, signal.SIGTERM)
+    out = tmp_path / "out"
+
+    def play(connection: Connection) -> None:
+        connection.take().start().write(1, b"half")
+        wait_until(lambda: out.read_bytes() == b"half")
+        connection.reset()
+
+    with out.open("wb") as file, FakeWorker(application, play, attempts=1):
+        client = subprocess.Popen(wrapped, env=environment, stdin=subprocess.DEVNULL, stdout=file)
+        try:
+            assert client.wait(PATIENCE) == -signal.SIGTERM
+        finally:
+            client.kill()
+            client.wait()
     assert out.read_bytes() == b""
 
 

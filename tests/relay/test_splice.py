@@ -7,6 +7,7 @@ import os
 import random
 import select
 import socket
+import subprocess
 import sys
 import termios
 import time
@@ -20,6 +21,8 @@ from cexec.relay import splice as relay_splice
 from cexec.relay.buffers import Buffers, MemoryBuffer, PipeBuffer
 from cexec.relay.poller import Poller
 from cexec.relay.splice import CLOSED, Splice, reset
+from tests.environment import ROOT
+from tests.refusing import NUMBERS, refusing
 
 pytestmark = pytest.mark.usefixtures("process_end")
 
@@ -391,6 +394,27 @@ def test_without_descriptors_for_a_pipe_bytes_pass_through_memory(monkeypatch: p
 
     monkeypatch.setattr(os, "pipe2", no_more)
     assert isinstance(Buffers().take(), MemoryBuffer)
+
+
+PASSED = """
+import socket
+from cexec.relay.buffers import Buffers
+one, other = socket.socketpair()
+one.sendall(b"hello")
+buffer = Buffers().take()
+buffer.fill(other)
+buffer.drain(other)
+print(one.recv(5).decode())
+"""
+
+
+@pytest.mark.skipif(not NUMBERS, reason="the numbers of system calls on this machine")
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_where_splice_is_forbidden_bytes_pass_through_memory(error: str) -> None:
+    """Regression: in a container whose filter of system calls lacks it each connection through `cproxy` ended."""
+    argv = refusing("splice", error, [sys.executable, "-c", PASSED])
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
 
 
 def test_an_empty_pipe_is_used_again_and_a_full_one_is_not() -> None:

@@ -82,6 +82,7 @@ class BlockingClient:
                     self._signals.stop()  # not before: one more Ctrl-C would leave half a file
             if status is not None:
                 return status
+            self._signals.resign()  # one that has come since the worker was lost ends us
             self._number += 1
             self._started = monotonic()
 
@@ -263,7 +264,11 @@ class BlockingClient:
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(
-                    complain=self._complain, tell=self._tell_who_waits, warn=self._say, trace=request.reports.trace
+                    complain=self._complain,
+                    tell=self._tell_who_waits,
+                    warn=self._say,
+                    trace=request.reports.trace,
+                    slow=_load_driver,
                 ),
                 open_trust=request.target.open_trust,
                 patience=request.times.patience,
@@ -348,6 +353,12 @@ class BlockingClient:
 
     def _say(self, text: str) -> None:
         _write_line(2, f"{self._request.reports.command}: {text}")
+
+
+def _load_driver() -> None:
+    """Loads what a job is driven by."""
+    from cexec.client.attempt import inputs, outputs  # noqa: F401
+    from cexec.client.blocking import driver  # noqa: F401
 
 
 def _who(winner: Winner) -> str:

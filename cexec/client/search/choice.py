@@ -61,10 +61,11 @@ class Notices:
     """The receivers of a search's messages.
 
     `complain(address, text)` gets the fault of a connection, in the ancestor's words.  `tell` gets lines for the person
-    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.
+    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.  `slow` is called
+    when no worker was quick, and perhaps again.
     """
 
-    __slots__ = ("complain", "tell", "trace", "warn")
+    __slots__ = ("complain", "slow", "tell", "trace", "warn")
 
     def __init__(
         self,
@@ -73,8 +74,10 @@ class Notices:
         tell: Callable[[str], None] = lambda text: None,
         warn: Callable[[str], None] | None = None,
         trace: Trace | None = None,
+        slow: Callable[[], None] = lambda: None,
     ) -> None:
         self.complain = complain
+        self.slow = slow
         self.tell = tell
         self.warn = warn or tell
         self.trace = trace

@@ -227,8 +227,8 @@ class Search:
                     self._follow_failures(now)
                 if self._proofs is not None:
                     self._proofs.again(now)
-                if self._race.transmissions > 1:  # no worker was quick: load now what a failure will need
-                    from cexec.client.search import failure_alert  # noqa: F401
+                if self._race.transmissions > 1:
+                    self._be_ready()
             elif event == SILENT:
                 if self._picky and not self._race.queued():
                     self._inquire()
@@ -236,6 +236,13 @@ class Search:
                     self._notices.tell(self.status(now))
             elif event == GAVE_UP and not self._goes_on(now):
                 raise self._failure()
+
+    def _be_ready(self) -> None:
+        """No worker was quick: loads what is needed later, because somebody may replace the package while we wait."""
+        from cexec.client.search import failure_alert  # noqa: F401
+        from cexec.protocol.connection import session  # noqa: F401
+
+        self._notices.slow()
 
     def _goes_on(self, now: float) -> bool:
         """Asks what the workers lack.  Returns True if one is there and fits: its machine is busy, so it has more time.

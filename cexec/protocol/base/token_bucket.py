@@ -1,7 +1,8 @@
 """A token bucket: how much of something may be spent in a second, and how much at once.
 
 Contract: `left(now)` is True if anything is left, and `due` says when it will be.  `spend(amount)` takes it away, even
-more than is left: the bucket then fills up from below zero.  Pure; times are seconds of a monotonic clock.
+more than is left: the bucket then fills up from below zero.  `give_back` puts it back, and never makes the bucket more
+than full.  Pure; times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class TokenBucket:
 
     def spend(self, amount: float) -> None:
         self._left -= amount
+
+    def give_back(self, amount: float) -> None:
+        """Puts back what was taken away, as far as as much has not flowed in meanwhile."""
+        self._left = min(self._most, self._left + amount)
 
     def due(self, now: float) -> float:
         """Returns when anything is left again, if nothing is spent until then."""

@@ -68,6 +68,7 @@ class Places:
         announcement.standing = Standing.PROVED
         self._announcements.stands(announcement)
         self.unproved.forgive(announcement.identity)
+        announcement.tried_at = ""  # what answers from now on may be another way than the one that was tried
         self.discard(announcement)
         if announcement.state == READY:
             self._proved.add(announcement)
@@ -130,7 +131,6 @@ class Places:
         if self._may_connect(now):
             announcement = self._proved.take(now)
             if announcement is not None:
-                announcement.tried_at = ""  # whatever a try of before has counted for
                 return announcement, CONNECTING
         if not self._tries or not self._may_try(now):
             return None

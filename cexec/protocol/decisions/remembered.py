@@ -158,7 +158,7 @@ class RememberedAnnouncement:
         self.extra_delay = 0.0  # the part of its delay that is due to relays
         self.claim_heard = False
         self.began = -1.0  # when its turn began, -1 if it has none
-        self.tried_at = ""  # the source that the connection counts for which is being made; empty if for none
+        self.tried_at = ""  # the source that the try of this moment counts for; empty if for none
 
     @property
     def leased(self) -> bool:

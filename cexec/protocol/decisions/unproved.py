@@ -54,7 +54,7 @@ class Sources:
     def give_back(self, source: str) -> None:
         """Takes the count of one back, unless the source has been forgotten."""
         if source in self._known:
-            self._known[source].spend(-1.0)
+            self._known[source].give_back(1.0)
 
     def due(self, source: str, now: float) -> float:
         """Returns when this source may have one again; `left` was called for it."""
@@ -98,6 +98,7 @@ class Unproved:
         """Counts a connection."""
         if self.tried_once(announcement.identity):
             self._spare_tries.spend(1.0)
+        announcement.tried_at = ""  # an earlier one has failed, and counts for good
         if self._tries.left(announcement.source, now):
             self._tries.spend(announcement.source)
             announcement.tried_at = announcement.source

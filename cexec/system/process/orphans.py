@@ -48,8 +48,9 @@ class Record:
         """`mark`: the job's, if it is known.  `job_group`: the path of the control group in which its process lives."""
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._directory = open_own(directory)
-        known = {"mark": mark, "boot": boot_id(), "job_group": job_group}
-        first = {name: value for name, value in known.items() if value}
+        known = {"mark": mark, "job_group": job_group}
+        first = {"boot": boot_id(), **{name: value for name, value in known.items() if value}}
+        self._beginning = b""  # the first line, until it is written
         self._torn = False  # the last line has no end
         self._fd = -1
         try:
@@ -61,7 +62,7 @@ class Record:
             self.close()
             raise
 
-    def _begin_nameless(self, first: Mapping[str, object]) -> bool:
+    def _begin_nameless(self, first: Mapping[str, str]) -> bool:
         """Gives the file its name when it is locked and says something; False where that cannot be done.
 
         A process that is killed before leaves nothing, so a sweep finds no empty records.
@@ -80,28 +81,32 @@ class Record:
             return False  # there is no /proc
         return True
 
-    def _begin(self, first: Mapping[str, object]) -> None:
+    def _begin(self, first: Mapping[str, str]) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self.add(**first)
+        self._beginning, self._torn = json.dumps(first).encode() + b"\n", False
+        self._write(b"")
 
     def add(self, **values: object) -> None:
         """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`, `job_group`: what to sweep.
 
         It may be lost, because the disk is full: no job fails for that, and what is lost only a killed process needs.
         """
-        self._write(json.dumps(values).encode())
+        self._write(json.dumps(values).encode() + b"\n")
 
     def begin_job(self, mark: str) -> None:
         """Begins another job, of which nothing is known but its mark; as `add`."""
-        self._write(b'{"mark": %b, %b' % (json.dumps(mark).encode(), _NOTHING_YET))
+        self._write(b'{"mark": %b, %b\n' % (json.dumps(mark).encode(), _NOTHING_YET))
 
-    def _write(self, values: bytes) -> None:
-        line = (b"\n" if self._torn else b"") + values + b"\n"
+    def _write(self, line: bytes) -> None:
+        """Writes the beginning first, unless it is there: without the boot no process is ended."""
+        lines = (b"\n" if self._torn else b"") + self._beginning + line
         try:
-            size = os.write(self._fd, line)
+            size = os.write(self._fd, lines)
         except OSError:
             return
-        self._torn = 0 < size < len(line)
+        self._torn = size < len(lines)
+        if not self._torn:
+            self._beginning = b""
 
     def close(self) -> None:
         try:

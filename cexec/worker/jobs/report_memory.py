@@ -100,7 +100,8 @@ def _open() -> int:
         fd = open_memory(_NAME, sealable=True)
     except OSError:
         with tempfile.TemporaryFile() as file:
-            file.truncate(_SIZE)
+            file.write(bytes(_SIZE))  # a hole would find no room on a full disk, which kills who writes there
+            file.flush()
             return os.dup(file.fileno())
     try:
         os.ftruncate(fd, _SIZE)

@@ -44,3 +44,14 @@ def test_when_there_is_something_again() -> None:
     due = bucket.due(10.0)
     assert due == pytest.approx(11.0, abs=0.001)
     assert not bucket.left(due - 0.001) and bucket.left(due)
+
+
+def test_what_is_given_back_does_not_make_it_more_than_full() -> None:
+    """Regression: what was given back after it had flowed in could be spent on top of all else in the same moment."""
+    bucket = TokenBucket(1.0, 5.0, now=0.0)
+    for _ in range(3):
+        bucket.spend(1.0)
+    assert bucket.left(1.0)
+    for _ in range(3):
+        bucket.give_back(1.0)
+    assert spent(bucket, 1.0) == 5

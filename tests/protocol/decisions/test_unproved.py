@@ -7,7 +7,13 @@ import pytest
 from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions import remembered, unproved
 from cexec.protocol.decisions.bid import STALL, Bidder, Outcome
-from cexec.protocol.decisions.remembered import DONE_LIFETIME, QUEUED_REPEATS, SILENT
+from cexec.protocol.decisions.remembered import (
+    DONE_LIFETIME,
+    NOBODY,
+    QUEUED_REPEATS,
+    SILENT,
+    RememberedAnnouncement,
+)
 from cexec.protocol.decisions.slots import STALLED_TRIES
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import (
@@ -262,6 +268,49 @@ def test_a_connection_of_a_client_that_proved_itself_gives_nothing_back() -> Non
     run(machine, identity(0), 1.3)
     newcomers = [hear(machine, identity(100 + number), 1.3, source="10.0.0.9") for number in range(3)]
     assert [name for ((name, _),) in newcomers] == ["Connect", "Prove", "Prove"]  # 0.3 s have filled up a part of one
+
+
+def test_a_connection_counts_although_its_client_answers_by_another_way() -> None:
+    """Regression: recordings that claimed a stranger's address sent more connections there than 2 a second.
+
+    The client proved itself while the worker tried that address, was then connected to where it is, and the stranger's
+    connection did not count.
+    """
+    machine = bidder(slots=1000)
+    tried = 0
+    for number in range(50):
+        tried += hear(machine, identity(number), 1.0, source="10.0.0.66") == [("Connect", identity(number))]
+        machine.proved(identity(number), 1.0)
+        events(machine)  # of those that were not tried
+        run(machine, identity(number), 1.0)
+    assert tried == TRIES_BURST
+
+
+def test_what_an_answer_gives_back_goes_to_the_source_that_it_was_taken_from() -> None:
+    """A copy that comes while the client is connected to may claim another source."""
+    machine = bidder(slots=1000)
+    for number in range(int(TRIES_BURST)):
+        assert hear(machine, identity(number), 1.0, source="10.0.0.9") == [("Connect", identity(number))]
+        assert hear(machine, identity(number + 100), 1.0, source="10.0.0.66") == [("Connect", identity(number + 100))]
+    assert hear(machine, identity(0), 1.0, source="10.0.0.66") == []
+    run(machine, identity(0), 1.0)
+    assert hear(machine, identity(200), 1.0, source="10.0.0.66") == [("Prove", identity(200))]
+    assert hear(machine, identity(201), 1.0, source="10.0.0.9") == [("Connect", identity(201))]
+
+
+def test_an_answer_to_a_connection_that_counts_for_nobody_gives_nothing_back() -> None:
+    """Regression: it gave back what the failed connection before it had counted for."""
+    allowances = unproved.Unproved()
+    one, another = (
+        RememberedAnnouncement(
+            identity(number), 1, 1.0, WANTED, targeted=False, origin=NOBODY, standing=UNPROVED, source="10.0.0.9"
+        )
+        for number in range(2)
+    )
+    for _ in range(int(TRIES_BURST) + 1):
+        allowances.tried(one, 1.0)
+    allowances.answered(one)
+    assert not allowances.may_try(another, 1.0)
 
 
 def test_the_sources_that_are_told_apart_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -255,10 +256,15 @@ def test_a_running_job_is_left_alone(records: str, mark: str) -> None:
     os.waitpid(pid, 0)
 
 
-def test_what_was_killed_before_its_first_job_is_not_told(records: str) -> None:
+@pytest.mark.parametrize("boot", [orphans.boot_id(), ""])  # it has none on other systems than Linux
+def test_what_was_killed_before_its_first_job_is_not_told(
+    boot: str, records: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: where boots have no name, `cservice` told of a job that had never been."""
+    monkeypatch.setattr(orphans, "boot_id", lambda: boot)
     pid = os.fork()
     if pid == 0:
-        Record(records, job_group="/sys/fs/cgroup/nothing")
+        Record(records)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     assert len(os.listdir(records)) == 1
@@ -367,6 +373,30 @@ def test_a_record_is_made_where_files_without_a_name_are_not_to_be_had(
 def test_half_a_line_is_no_obstacle(records: str, mark: str) -> None:
     (Path(records) / "1-half").write_text(f'{{"mark": "{mark}"}}\n{{"directo')
     assert sweep(records) == [mark]
+
+
+@pytest.mark.parametrize("written", [0, 1, 30])
+def test_a_disk_that_was_full_before_the_job_hides_nothing_of_it(
+    written: int, records: str, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the record had no boot if there was room again when the job came, and no process was ended."""
+    job = started(mark, "sleep 60; true")
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if written:
+            return write(fd, data[:written])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pid = os.fork()
+    if pid == 0:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            record = Record(records)
+        record.begin_job(mark)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert sweep(records) == [mark] and has_ended(job)
 
 
 def test_a_directory_is_removed_whatever_its_modes_are(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,6 +31,8 @@ from cexec.worker.jobs.reports import (
     encode,
 )
 from cexec.worker.jobs.worker_link import WorkerGone, WorkerLink
+from tests.environment import ROOT, local_environment
+from tests.needs import require_namespaces
 
 
 def made() -> ReportMemory:
@@ -189,3 +194,28 @@ def test_where_there_is_no_file_in_memory_another_one_serves(monkeypatch: pytest
     memory.words = 3
     assert ReportMemory.attach(os.dup(memory.fd)).words == 3
     memory.close_fd()
+
+
+FULL_DISK = """
+import os, tempfile
+from cexec.worker.jobs.report_memory import ReportMemory
+
+def refused(*_):
+    raise PermissionError
+
+os.memfd_create = refused
+try:
+    ReportMemory.create().words = 3
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_full_disk_is_an_error_where_there_is_no_file_in_memory(tmp_path: Path) -> None:
+    """Regression: a hole in a file stood for the memory, and a signal killed cservice when it wrote there."""
+    require_namespaces()
+    script = 'mount -t tmpfs -o size=64k none "$TMPDIR" && exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", FULL_DISK]
+    environment = local_environment({"TMPDIR": str(tmp_path)})
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "No space left on device\n"), done.stderr
