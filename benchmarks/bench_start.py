@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -41,7 +42,8 @@ class Cpus:
             own = set() if shared or len(self._all) < 2 else {max(self._all)}
             worker = psutil.Process(self._worker)
             for process in (worker, *worker.children(recursive=True)):
-                os.sched_setaffinity(process.pid, own or self._all)
+                with suppress(ProcessLookupError):  # the program of the last job
+                    os.sched_setaffinity(process.pid, own or self._all)
             os.sched_setaffinity(0, self._all - own)
             return timed(argv, variables).seconds
 

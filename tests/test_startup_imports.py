@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.service import Application
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,21 +55,51 @@ OF_TERMINALS = {
 }  # fmt: skip
 
 
-def loaded_modules(
+# A call that has waited for 0.25 s loads this, and what it may need later.  On a busy machine every worker is slow.
+OF_SLOW_ANSWERS = "cexec.client.search.failure_alert"
+
+
+def imports_in_order(
     argv: list[str], input: bytes = b"", changes: Mapping[str, str] | None = None
-) -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
+) -> tuple[list[str], subprocess.CompletedProcess[bytes]]:
     """What a run of Python imports, from its first moment to its last, as told by -X importtime."""
     environment = {**local_environment(changes), "PYTHONPROFILEIMPORTTIME": "1"}
     result = subprocess.run(argv, input=input, env=environment, capture_output=True, timeout=30)
     lines = [line for line in result.stderr.decode().splitlines() if line.startswith("import time:")]
-    return {line.rpartition("|")[2].strip() for line in lines}, result
+    return [line.rpartition("|")[2].strip() for line in lines], result
+
+
+def imports_of_a_quick_call(
+    argv: list[str], input: bytes = b"", changes: Mapping[str, str] | None = None
+) -> tuple[list[str], subprocess.CompletedProcess[bytes]]:
+    """The same of the first call of `cexec` whose worker is quick."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found, result = imports_in_order(argv, input, changes)
+        if OF_SLOW_ANSWERS not in found:
+            return found, result
+        assert time.monotonic() < deadline, "no worker has been quick"
+
+
+def loaded_modules(
+    argv: list[str], input: bytes = b"", changes: Mapping[str, str] | None = None
+) -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
+    """The same as `imports_in_order`, in no order."""
+    found, result = imports_in_order(argv, input, changes)
+    return set(found), result
+
+
+def quickly_loaded(argv: list[str], input: bytes = b"") -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
+    """The same as `imports_of_a_quick_call`, in no order."""
+    found, result = imports_of_a_quick_call(argv, input)
+    return set(found), result
 
 
 def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, application: Application) -> None:
     service("cat")
     bare, _ = loaded_modules([sys.executable, "-c", "pass"])
     argv, _ = application.client()
-    loaded, result = loaded_modules(argv, b"hello")
+    loaded, result = quickly_loaded(argv, b"hello")
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
     assert {"cexec.commands.cexec", "_socket", "nacl._sodium"} <= loaded  # what it needs, so the list is a list
     assert not loaded & FORBIDDEN - bare
@@ -77,7 +109,7 @@ def test_a_job_that_ends_well_loads_nothing_for_other_jobs(service: StartService
     service("true")
     argv, _ = application.client()
     assert all(ROOT.joinpath(*name.split(".")).with_suffix(".py").exists() for name in UNNEEDED)
-    loaded, result = loaded_modules(argv)
+    loaded, result = quickly_loaded(argv)
     assert result.returncode == 0, result.stderr.decode()
     assert not loaded & UNNEEDED
 
@@ -86,7 +118,7 @@ def test_a_plain_call_reads_no_file_of_a_package(service: StartService, applicat
     """bin/cexec makes the packages that it needs: their files are empty."""
     service("cat")
     argv, _ = application.client()
-    loaded, result = loaded_modules(argv, b"hello")
+    loaded, result = quickly_loaded(argv, b"hello")
     assert result.stdout == b"hello", result.stderr.decode()
     own = {name for name in loaded if name.startswith("cexec.")}
     packages = {name.rpartition(".")[0] for name in own} - {"cexec"}
@@ -103,7 +135,7 @@ def test_a_job_without_a_terminal_loads_nothing_of_terminals(
 ) -> None:
     service("sh", "-c", "echo said >&2", options=options)
     argv, _ = application.client()
-    loaded, result = loaded_modules(argv)
+    loaded, result = quickly_loaded(argv)
     assert result.returncode == 0 and not loaded & OF_TERMINALS
     assert loaded_modules([*argv, "-t"])[0] >= OF_TERMINALS - {"cexec.client.attempt.terminal_hint"}
 

@@ -167,7 +167,7 @@ class Bidder:
             return announcement is not None
         allowed = self.unproved.may_tell(announcement, now)
         if allowed:
-            self.unproved.told(announcement, now)
+            self.unproved.told(announcement)
         return allowed
 
     def leased(self, identity: bytes, weight: int, now: float, client: bytes = b"", family: bytes = b"") -> None:

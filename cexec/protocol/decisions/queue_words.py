@@ -116,7 +116,7 @@ class QueueWords:
         if telling.waits:
             telling.waits = False
             del self._latest[announcement.source]
-        self._unproved.told(announcement, now)
+        self._unproved.told(announcement)
         telling.told(now, inf)
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)

@@ -123,12 +123,11 @@ class Unproved:
         """Returns when an announcement may have its datagram that `may_tell` denies it; inf if it has had it."""
         return inf if self.told_once(announcement.identity) else self._words.due(announcement.source, now)
 
-    def told(self, announcement: RememberedAnnouncement, now: float) -> None:
-        """Counts a datagram."""
+    def told(self, announcement: RememberedAnnouncement) -> None:
+        """Counts a datagram that `may_tell` has just allowed."""
         if self.told_once(announcement.identity):
             self._spare_words.spend(1.0)
-        if self._words.left(announcement.source, now):
-            self._words.spend(announcement.source)
+        self._words.spend(announcement.source)
         self.note_told(announcement.identity)
 
     def take_answer(self, source: str, now: float) -> bool:

@@ -96,4 +96,4 @@ def use_up_words(unproved: Unproved, source: str, now: float) -> None:
         )  # fmt: skip
         if not unproved.may_tell(one, now):
             return
-        unproved.told(one, now)
+        unproved.told(one)

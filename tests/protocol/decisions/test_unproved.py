@@ -240,6 +240,23 @@ def test_a_connection_that_its_client_has_answered_does_not_count() -> None:
         events(machine)
 
 
+def test_an_answer_gives_one_connection_back() -> None:
+    machine = bidder(slots=1000)
+    assert hear(machine, identity(0), 1.0, source="10.0.0.9") == [("Connect", identity(0))]
+    run(machine, identity(0), 1.0)
+    found = [hear(machine, identity(number), 1.0, source="10.0.0.9") for number in range(1, 20)]
+    assert sum(one[0][0] == "Connect" for one in found) == TRIES_BURST
+
+
+def test_what_nothing_proves_gets_what_the_protocol_says() -> None:
+    """docs/protocol.md section 2.8, in words."""
+    assert (unproved.TRIES_RATE, unproved.TRIES_BURST) == (2.0, 8.0)
+    assert (unproved.WORDS_RATE, unproved.WORDS_BURST) == (50.0, 100.0)
+    assert (unproved.ANSWERS_RATE, unproved.ANSWERS_BURST) == (25.0, 50.0)
+    assert (1.0 / unproved.SPARE_TRIES_RATE, unproved.SPARE_TRIES_BURST) == (2.0, 4.0)
+    assert (unproved.SPARE_WORDS_RATE, unproved.SPARE_WORDS_BURST) == (10.0, 20.0)
+
+
 def test_connections_that_nobody_answers_count_although_others_are_answered() -> None:
     """Recordings aimed at a client's own host get no more connections there because its own jobs run."""
     machine = bidder(slots=1000)
