@@ -15,6 +15,13 @@ _TYPE = "the name of a type: only mypy, and the modules that import it, can see 
 _SAME = "it means the same"
 
 EXPLAINED: dict[str, str] = {
+    f"{DECISIONS}.bid: announcement.began = -1.0 -> pass in: announcement.began = -1.0 (2)": (
+        f"{_SAME}: a job that runs has no turn to lose, and its announcement is never used again"
+    ),
+    f"{DECISIONS}.bid: 0.0 -> 1.0 in: def reserved("
+    "self, identity: bytes, now: float, *, latency: float = 0.0) -> bool:": (
+        "the worker always says how long the client took; only tests do not"
+    ),
     f"{DECISIONS}.wanted_slots: if not left: -> if False: in: if not left:": (
         f"{_SAME}: where no job is left, nobody is told; only the loop is longer"
     ),

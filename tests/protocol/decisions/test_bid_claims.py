@@ -53,6 +53,19 @@ def test_a_claim_that_comes_first_is_counted_once() -> None:
     assert machine.competition.count == count
 
 
+def test_claims_of_one_connection_teach_the_same_whether_they_come_first_or_last() -> None:
+    first, last = bidder(), bidder()
+    for machine in (first, last):
+        machine.consider(ONE, 1, WANTED, 0.0)
+        machine.claimed(ONE, 1000, 0.0)
+    for number in range(2, 12):
+        first.claimed(identity(number), 1, 1.0)
+        first.consider(identity(number), 1, WANTED, 1.0)
+        last.consider(identity(number), 1, WANTED, 1.0)
+        last.claimed(identity(number), 1, 1.0)
+    assert first.competition.count == last.competition.count > 1
+
+
 def test_what_is_not_heard_any_more_is_forgotten_but_not_over() -> None:
     machine = bidder()
     machine.consider(identity(2), 1, WANTED, 0.0)

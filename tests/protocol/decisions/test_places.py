@@ -31,6 +31,16 @@ class Slowed:
         return REST
 
 
+class Sound(Slowed):
+    """The reputation of a worker that rests from nothing."""
+
+    def slowness(self, now: float) -> float:
+        return 0.0
+
+    def client_held_until(self, client: bytes, now: float, *, targeted: bool) -> float:
+        return 0.0
+
+
 class Scene:
     """The places of a slowed worker, and one announcement that has just been postponed."""
 
@@ -66,6 +76,18 @@ def test_a_worker_that_recovers_ends_the_rest(standing: Standing) -> None:
     assert len(scene.places) == 1
 
 
+def test_one_that_proves_itself_while_it_waits_is_drawn_with_those_that_come_first() -> None:
+    announcements, reputation, accounts = Remembered(lambda: 0.5), Sound(), ClientAccounts(ClientLimits.of_slots(1))
+    places = Places(lambda: 0.5, announcements, reputation, Slots(1), accounts)  # type: ignore[arg-type]
+    one = RememberedAnnouncement(
+        identity(1), 1, 0.0, 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED, source="host"
+    )
+    assert announcements.add(one) is None and places.bid(one, 0.0)
+    one.wait()
+    places.proved(one, 1.0)
+    assert places.take(1.0) == (one, CONNECTING)
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_one_that_is_doubted_while_it_is_postponed_waits_once(again: bool) -> None:
     scene = Scene(Standing.PROVED)
@@ -99,16 +121,6 @@ def test_one_that_is_doubted_is_one_of_those_that_make_room_for_others(monkeypat
         identity(2), 1, 1.0, 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED, source="host"
     )
     assert scene.announcements.add(other) is scene.one
-
-
-class Sound(Slowed):
-    """The reputation of a worker that rests from nothing."""
-
-    def slowness(self, now: float) -> float:
-        return 0.0
-
-    def client_held_until(self, client: bytes, now: float, *, targeted: bool) -> float:
-        return 0.0
 
 
 @pytest.mark.parametrize(("now", "first"), [(0.5, b"sparing"), (1000.0, b"wasteful")])
