@@ -151,6 +151,7 @@ class Search:
         for candidate in self._connections.accept(now):
             if self._trace is not None:
                 self._trace.connected(candidate.address[0])
+            self._advance(candidate, now)  # a worker's first flight comes with its connection
         self._hear_datagrams(now)
         self._handle_timeouts(now)
         self._follow_race(now)
