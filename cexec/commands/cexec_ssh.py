@@ -89,9 +89,9 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     path = find_shell_key(environ)
     key_fd = key_descriptor(path)
     key = read_client_key(path, NAME)
-    if call.no_stdin:
+    if call.no_stdin or key_fd == 0:  # the key was read from there
         empty_standard_input()
-    excluded = [key_fd] if key_fd is not None and not (call.no_stdin and key_fd == 0) else []
+    excluded = [key_fd] if key_fd else []
     occupy_standard()  # before the look: ssh gives every command three descriptors, and daemons start ssh without them
     descriptors = inspect(HIGHEST, excluded, {})
     if call.send:
@@ -176,7 +176,8 @@ def requirements_of(call: SshCall) -> Requirements:
     A terminal is among them where the command gets one.
     """
     host = call.host.lower()
-    names = [plain_name(call.host), plain_name(host), *(HERE if host == "localhost" else ())]
+    whole = host.removesuffix(".")  # the dot says that a name is whole
+    names = [*map(plain_name, (call.host, host, whole)), *(HERE if whole == "localhost" else ())]
     try:
         needs = {ACCOUNT: call.user, **({TERMINAL_NEED: ""} if wants_terminal(call) else {})}
         requirements = Requirements(needs, list(dict.fromkeys(names)))

@@ -186,6 +186,13 @@ def test_a_descriptor_that_is_closed_here_is_dev_null_there_as_with_ssh(host: Sh
     assert (host.home / "there").read_text() == "fine\n"
 
 
+def test_the_key_on_standard_input_leaves_the_command_dev_null(host: ShellHost) -> None:
+    """Regression: descriptor 0 was closed there, so that cat failed."""
+    with host.application.public.open("rb") as key:
+        ended = host.ssh("w", "cat; exit 3", stdin=key, changes={"CEXEC_SSH_KEY": "/dev/stdin"})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, b"", b"")
+
+
 def test_what_a_failed_command_has_written_stays(host: ShellHost, tmp_path: Path) -> None:
     target = tmp_path / "target"
     with target.open("wb") as file:
@@ -203,6 +210,12 @@ def test_what_a_command_leaves_running_is_ended(host: ShellHost) -> None:
 
 @pytest.mark.parametrize("word", ["W", "127.0.0.1", "localhost", "::1"])  # W: ssh reads names of hosts so
 def test_the_host_word_is_a_name_or_an_address(host: ShellHost, word: str) -> None:
+    assert host.do("cexec-ssh", word, "echo here") == "here\n"
+
+
+@pytest.mark.parametrize("word", ["w.", "W.", "localhost.", "::ffff:127.0.0.1", "[::ffff:127.0.0.1]"])
+def test_a_host_word_that_ssh_would_resolve_to_the_same_host(host: ShellHost, word: str) -> None:
+    """Regression: no worker was called so."""
     assert host.do("cexec-ssh", word, "echo here") == "here\n"
 
 
