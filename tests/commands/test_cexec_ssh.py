@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -300,6 +301,12 @@ def test_the_settings_are_printed_as_by_ssh(host: ShellHost) -> None:
         *lines
     }
     assert all(len(line.split(" ", 1)) == 2 and line.split()[0].islower() for line in lines)
+
+
+def test_the_settings_name_the_account(host: ShellHost) -> None:
+    """Regression: it was its number where cron or a service has set neither LOGNAME nor USER; ssh asks for the name."""
+    lines = host.do("env", "-u", "USER", "LOGNAME=eve", "cexec-ssh", "-G", "w").splitlines()
+    assert f"user {pwd.getpwuid(os.getuid()).pw_name}" in lines
 
 
 def test_the_key_is_found_in_the_configuration(host: ShellHost, tmp_path: Path) -> None:
