@@ -25,6 +25,7 @@ from cexec.client.request import (
     Request,
     Target,
     Times,
+    is_variable,
     read_client_key,
     trust_opener,
 )
@@ -112,7 +113,7 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
         ),
         invocation=Invocation(
             arguments=[os.fsencode(line)] if line and not call.subsystem else [],
-            environment={name: os.fsencode(value) for name, value in call.variables(environ).items()},
+            environment=environment_of(call, environ),
             options=subsystem,
         ),
         repetition=Repetition(retries=NEVER, spool=0, keep_partial=True),
@@ -178,13 +179,25 @@ def requirements_of(call: SshCall) -> Requirements:
     host = call.host.lower()
     whole = host.removesuffix(".")  # the dot says that a name is whole
     names = [*map(plain_name, (call.host, host, whole)), *(HERE if whole == "localhost" else ())]
+    names = list(dict.fromkeys(names))
+    _check(Requirements({}, names), f"{call.host!r} cannot be the name of a worker")
+    needs = {ACCOUNT: call.user, **({TERMINAL_NEED: ""} if wants_terminal(call) else {})}
+    requirements = Requirements(needs, names)
+    _check(requirements, f"{call.user!r} cannot be the name of a user")
+    return requirements
+
+
+def _check(requirements: Requirements, wrong: str) -> None:
     try:
-        needs = {ACCOUNT: call.user, **({TERMINAL_NEED: ""} if wants_terminal(call) else {})}
-        requirements = Requirements(needs, list(dict.fromkeys(names)))
         requirements.encode()
     except UsageError:
-        raise UsageError(f"{call.host!r} cannot be the name of a worker") from None
-    return requirements
+        raise UsageError(wrong) from None
+
+
+def environment_of(call: SshCall, environ: Mapping[str, str]) -> dict[str, bytes]:
+    """Returns the command's variables; those of a name that no shell could use are passed over, as bash does there."""
+    sent = call.variables(environ).items()
+    return {name: os.fsencode(value) for name, value in sent if is_variable(name)}
 
 
 def _status(client: BlockingClient, status: int) -> int:

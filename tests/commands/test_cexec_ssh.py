@@ -71,6 +71,15 @@ def test_only_variables_that_sshd_takes_arrive(host: ShellHost) -> None:
     assert "LANG" not in host.do("cexec-ssh", "w", "env", changes=changes)
 
 
+def test_a_variable_that_has_no_name_for_a_shell_is_passed_over(host: ShellHost) -> None:
+    """Regression: a name that is no UTF-8 ended in a traceback, and for the others the worker refused the call."""
+    names = [b"LC_\xff", "LC_\xdc".encode(), b"LC_A B", b"LC_A-B", b"LC_" + b"A" * 100, b"LC_OK"]
+    environment = {**{os.fsencode(name): os.fsencode(value) for name, value in host.environment().items()}}
+    ended = host.ssh("-oSendEnv=LC_*", "-oSetEnv=LC_%=1", "w", "env", env=environment | dict.fromkeys(names, b"x"))
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert [line for line in ended.stdout.splitlines() if line.startswith(b"LC_")] == [b"LC_OK=x"]
+
+
 def test_words_are_joined_with_one_space_for_the_shell(host: ShellHost) -> None:
     words = ["printf '[%s]'", "a", "'b  c'", "", "$((1+1))", "d;", "echo"]
     assert host.do("cexec-ssh", "w", *words) == "[a][b  c][2][d]\n"
@@ -231,6 +240,14 @@ def test_another_accounts_name_is_refused_with_both_names(host: ShellHost) -> No
     assert f"w: has account={host.account}, not bob".encode() in ended.stderr
     assert ended.stderr.startswith(b"cexec-ssh: w: ") and ended.stderr.count(b"\n") == 1
     assert not (host.home / "ran").exists()
+
+
+@pytest.mark.parametrize("user", ["\udcff", "x" * 1000])
+def test_a_user_who_cannot_be_named_is_not_taken_for_the_worker(host: ShellHost, user: str) -> None:
+    """Regression: the message named the host."""
+    ended = host.ssh(f"{user}@w", "true")
+    assert (ended.returncode, ended.stdout) == (255, b"")
+    assert ended.stderr.endswith(b"' cannot be the name of a user\n") and ended.stderr.count(b"\n") == 1
 
 
 def test_a_worker_that_does_not_answer_is_named_within_5_seconds(host: ShellHost) -> None:

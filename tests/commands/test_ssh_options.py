@@ -227,6 +227,27 @@ def test_a_hyphen_takes_a_pattern_of_sendenv_back(taken: str, left: list[str]) -
 
 
 @pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("LC_ABAC", True), ("LC_*", True), ("*", True), ("*C", True), ("*A*A*", True), ("L?_*B?C", True),
+        ("**LC**", True),
+        ("LC_ABA", False), ("LC_ABAC?", False), ("*B", False), ("*A*A*A*", False), ("?", False), ("*?C?", False),
+        ("LC_[A]*", False), ("C_*", False),
+    ],
+)  # fmt: skip
+def test_patterns_of_sendenv(pattern: str, matches: bool) -> None:
+    call = parse_call([f"-oSendEnv={pattern}", "w"])
+    assert ("LC_ABAC" in call.variables({"LC_ABAC": "x"})) == matches
+
+
+def test_a_pattern_with_many_stars_takes_no_time() -> None:
+    """Regression: each * was tried with each one before it, for minutes; this took 2**40 steps."""
+    name = f"LC_{'A' * 60}"
+    assert parse_call([f"-oSendEnv={'*A' * 20}*B", "w"]).variables({name: "x"}) == {}
+    assert parse_call([f"-oSendEnv={'*' * 40}B", "w"]).variables({name: "x"}) == {}
+
+
+@pytest.mark.parametrize(
     ("value", "terminal"),
     [("true", TERMINAL), ("YES", TERMINAL), ("False", NO_TERMINAL), ("Force", FORCED_TERMINAL), ("auto", AS_USUAL)],
 )
