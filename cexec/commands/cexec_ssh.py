@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client.attempt.descriptors import empty_standard_input, inspect, occupy_standard
+from cexec.client.attempt.descriptors import empty_standard_input, inspect_standard, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default
 from cexec.client.blocking.client import BlockingClient
 from cexec.client.request import (
@@ -51,7 +51,6 @@ PIPE_SIGNAL = 13  # SIGPIPE, as on Linux: a reader here has gone, which is no ne
 KEY_NAME = "shell.pub"  # in ~/.config/cexec
 FAILED = 255  # the exit status of all failures that are not the command's, as of ssh
 PATIENCE = 60.0  # seconds (ours) that a worker has which is there, but does not answer: its machine is busy
-HIGHEST = 2  # the highest descriptor that is carried
 HERE = ("127.0.0.1", "::1")  # what `localhost` stands for
 
 
@@ -90,11 +89,10 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     path = find_shell_key(environ)
     key_fd = key_descriptor(path)
     key = read_client_key(path, NAME)
-    if call.no_stdin or key_fd == 0:  # the key was read from there
+    if call.no_stdin:
         empty_standard_input()
-    excluded = [key_fd] if key_fd else []
     occupy_standard()  # before the look: ssh gives every command three descriptors, and daemons start ssh without them
-    descriptors = inspect(HIGHEST, excluded, {})
+    descriptors = inspect_standard([] if key_fd is None else [key_fd])
     if call.send:
         from cexec.system.process.environment import restore_locale
 

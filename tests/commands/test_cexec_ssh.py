@@ -196,6 +196,18 @@ def test_a_descriptor_that_is_closed_here_is_dev_null_there_as_with_ssh(host: Sh
     assert (host.home / "there").read_text() == "fine\n"
 
 
+def test_a_descriptor_that_cannot_be_carried_is_dev_null_there(host: ShellHost) -> None:
+    """Regression: a listening socket, or /dev/null opened for reading only as an output, made commands fail there."""
+    script = "cat && echo out && echo err >&2 && exit 3"
+    with socket.socket(socket.AF_UNIX) as listening, open(os.devnull, "rb") as null:
+        listening.bind(f"\0{os.getpid()}-listening")
+        listening.listen()
+        ended = host.ssh("w", script, stdin=listening, capture_output=False, stdout=subprocess.PIPE, stderr=null)
+        assert (ended.returncode, ended.stdout) == (3, b"out\n")
+        ended = host.ssh("w", script, capture_output=False, stdout=null, stderr=subprocess.PIPE)
+        assert (ended.returncode, ended.stderr) == (3, b"err\n")
+
+
 def test_the_key_on_standard_input_leaves_the_command_dev_null(host: ShellHost) -> None:
     """Regression: descriptor 0 was closed there, so that cat failed."""
     with host.application.public.open("rb") as key:
