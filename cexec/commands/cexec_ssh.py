@@ -33,7 +33,7 @@ from cexec.client.search.choice import plain_name
 from cexec.commands import ssh_options
 from cexec.commands.ssh_options import NAME, parse_call
 from cexec.common_errors import CexecError, KeyFileError, NoWorkerError, UsageError
-from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
+from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM, USER_1, USER_2
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
@@ -118,7 +118,7 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
         reports=Reports(command=NAME, quiet=True, hint=_wants_hint(call)),
     )
     request.check_size()
-    client = BlockingClient(request, dies_of=ENDING)
+    client = BlockingClient(request, dies_of=(*ENDING, USER_1, USER_2))
     try:
         status = client.run()
     except CexecError as error:

@@ -129,7 +129,8 @@ def test_a_reader_that_leaves_is_no_news(host: ShellHost) -> None:
 
 
 def test_a_signal_reaches_the_command_and_ends_us_without_a_word(host: ShellHost, tmp_path: Path) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    """Regression: after USR1, by which rsync ends its ssh when it fails, a line told of the command's death."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         started = tmp_path / f"started-{number}"
         with host.popen("cexec-ssh", "w", f"touch {started}; exec sleep 60", stderr=subprocess.PIPE) as client:
             wait_until(started.exists)
