@@ -108,6 +108,12 @@ class Terminal:
         """How the terminal treats keys and output, as tcgetattr tells it."""
         return termios.tcgetattr(self._terminal)
 
+    def show_keys(self, shown: bool) -> None:
+        """Turns echo on or off, as stty does."""
+        modes = self.modes()
+        modes[3] = modes[3] | termios.ECHO if shown else modes[3] & ~termios.ECHO
+        termios.tcsetattr(self._terminal, termios.TCSANOW, modes)
+
     def resize(self, columns: int, rows: int) -> None:
         termios.tcsetwinsize(self._terminal, (rows, columns))
 

@@ -294,10 +294,15 @@ def check_size(invocation: Invocation, make_go: Callable[[], Go], files: int) ->
         raise TooLongError(f"{problem}; {GIVE_REST}")
 
 
+def is_variable(name: str) -> bool:
+    """Returns True if a peer variable may be called so."""
+    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
+    return plain and len(name) <= LONGEST_VARIABLE
+
+
 def check_variable(name: str) -> None:
     """Raises `UsageError` unless a peer variable may be called so."""
-    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
-    if not plain or len(name) > LONGEST_VARIABLE:
+    if not is_variable(name):
         raise UsageError(
             f"{name!r} cannot be a variable's name: letters, digits and _, at most {LONGEST_VARIABLE} of them"
         )

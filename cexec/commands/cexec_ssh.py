@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client.attempt.descriptors import empty_standard_input, inspect, occupy_standard
+from cexec.client.attempt.descriptors import empty_standard_input, inspect_standard, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default
 from cexec.client.blocking.client import BlockingClient
 from cexec.client.request import (
@@ -25,6 +25,7 @@ from cexec.client.request import (
     Request,
     Target,
     Times,
+    is_variable,
     read_client_key,
     trust_opener,
 )
@@ -32,7 +33,7 @@ from cexec.client.search.choice import plain_name
 from cexec.commands import ssh_options
 from cexec.commands.ssh_options import NAME, parse_call
 from cexec.common_errors import CexecError, KeyFileError, NoWorkerError, UsageError
-from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
+from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM, USER_1, USER_2
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
@@ -50,7 +51,6 @@ PIPE_SIGNAL = 13  # SIGPIPE, as on Linux: a reader here has gone, which is no ne
 KEY_NAME = "shell.pub"  # in ~/.config/cexec
 FAILED = 255  # the exit status of all failures that are not the command's, as of ssh
 PATIENCE = 60.0  # seconds (ours) that a worker has which is there, but does not answer: its machine is busy
-HIGHEST = 2  # the highest descriptor that is carried
 HERE = ("127.0.0.1", "::1")  # what `localhost` stands for
 
 
@@ -91,9 +91,8 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     key = read_client_key(path, NAME)
     if call.no_stdin:
         empty_standard_input()
-    excluded = [key_fd] if key_fd is not None and not (call.no_stdin and key_fd == 0) else []
     occupy_standard()  # before the look: ssh gives every command three descriptors, and daemons start ssh without them
-    descriptors = inspect(HIGHEST, excluded, {})
+    descriptors = inspect_standard([] if key_fd is None else [key_fd])
     if call.send:
         from cexec.system.process.environment import restore_locale
 
@@ -112,14 +111,14 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
         ),
         invocation=Invocation(
             arguments=[os.fsencode(line)] if line and not call.subsystem else [],
-            environment={name: os.fsencode(value) for name, value in call.variables(environ).items()},
+            environment=environment_of(call, environ),
             options=subsystem,
         ),
         repetition=Repetition(retries=NEVER, spool=0, keep_partial=True),
         reports=Reports(command=NAME, quiet=True, hint=_wants_hint(call)),
     )
     request.check_size()
-    client = BlockingClient(request, dies_of=ENDING)
+    client = BlockingClient(request, dies_of=(*ENDING, USER_1, USER_2))
     try:
         status = client.run()
     except CexecError as error:
@@ -176,14 +175,27 @@ def requirements_of(call: SshCall) -> Requirements:
     A terminal is among them where the command gets one.
     """
     host = call.host.lower()
-    names = [plain_name(call.host), plain_name(host), *(HERE if host == "localhost" else ())]
+    whole = host.removesuffix(".")  # the dot says that a name is whole
+    names = [*map(plain_name, (call.host, host, whole)), *(HERE if whole == "localhost" else ())]
+    names = list(dict.fromkeys(names))
+    _check(Requirements({}, names), f"{call.host!r} cannot be the name of a worker")
+    needs = {ACCOUNT: call.user, **({TERMINAL_NEED: ""} if wants_terminal(call) else {})}
+    requirements = Requirements(needs, names)
+    _check(requirements, f"{call.user!r} cannot be the name of a user")
+    return requirements
+
+
+def _check(requirements: Requirements, wrong: str) -> None:
     try:
-        needs = {ACCOUNT: call.user, **({TERMINAL_NEED: ""} if wants_terminal(call) else {})}
-        requirements = Requirements(needs, list(dict.fromkeys(names)))
         requirements.encode()
     except UsageError:
-        raise UsageError(f"{call.host!r} cannot be the name of a worker") from None
-    return requirements
+        raise UsageError(wrong) from None
+
+
+def environment_of(call: SshCall, environ: Mapping[str, str]) -> dict[str, bytes]:
+    """Returns the command's variables; those of a name that no shell could use are passed over, as bash does there."""
+    sent = call.variables(environ).items()
+    return {name: os.fsencode(value) for name, value in sent if is_variable(name)}
 
 
 def _status(client: BlockingClient, status: int) -> int:

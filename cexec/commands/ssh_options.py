@@ -35,6 +35,10 @@ REFUSED = {  # options that would change what the call does, with the reason
 REFUSED_WITH_VALUE = "LRDJWwOQ"
 ACCEPTED = ("LANG", "GIT_PROTOCOL")  # variables that a worker takes, and all that begin with
 ACCEPTED_BEGINNING = "LC_"
+REQUESTS = {  # what RequestTTY says
+    "no": NO_TERMINAL, "false": NO_TERMINAL, "auto": AS_USUAL, "yes": TERMINAL, "true": TERMINAL,
+    "force": FORCED_TERMINAL,
+}  # fmt: skip
 URI = "ssh://"
 # Seconds (ours) in which the worker must have answered; ConnectTimeout changes it.  With the start of Python and the
 # question which workers there are, the user knows within 5.
@@ -152,8 +156,10 @@ def _take_value(call: SshCall, letter: str, value: str) -> None:
 
 
 def _take_setting(call: SshCall, text: str) -> None:
-    """Takes a line of ssh_config(5): `Name value`, `Name=value`, `Name = "value"`."""
+    """Takes a line of ssh_config(5): `Name value`, `Name=value`, `Name = "value"`; an empty one says nothing."""
     line = text.strip()
+    if not line or line.startswith("#"):
+        return
     end = next((place for place, char in enumerate(line) if char in "= \t"), len(line))
     name, rest = line[:end].lower(), line[end:].lstrip(" \t")
     values = _split(rest[1:] if rest.startswith("=") else rest, text)
@@ -164,35 +170,59 @@ def _take_setting(call: SshCall, text: str) -> None:
     elif name == "connecttimeout":
         call.timeout = call.timeout or _timeout(values[0], text)
     elif name == "sendenv":
-        call.send += values
+        for pattern in values:
+            _take_pattern(call, pattern, text)
     elif name == "setenv":
         for one in values:
             variable, equals, value = one.partition("=")
             if not equals:
                 raise UsageError(f"-o {text!r}: SetEnv takes NAME=VALUE")
             call.set.setdefault(variable, value)
-    elif name == "requesttty" and call.terminal == AS_USUAL:
-        call.terminal = {"no": NO_TERMINAL, "yes": TERMINAL, "force": FORCED_TERMINAL}.get(values[0].lower(), AS_USUAL)
+    elif name == "requesttty":
+        wanted = REQUESTS.get(values[0].lower())
+        if wanted is None:
+            raise UsageError(f"-o {text!r}: RequestTTY takes no, yes, force or auto")
+        call.terminal = wanted if call.terminal == AS_USUAL else call.terminal
+
+
+def _take_pattern(call: SshCall, pattern: str, text: str) -> None:
+    """Takes a pattern of SendEnv; with a hyphen in front it takes back those that it matches."""
+    if not pattern or "=" in pattern:
+        raise UsageError(f"-o {text!r}: SendEnv takes names, with * and ? for any characters")
+    if pattern[0] == "-":
+        call.send = [one for one in call.send if not _matches(one, pattern[1:])]
+    else:
+        call.send.append(pattern)
 
 
 def _split(text: str, whole: str) -> list[str]:
-    """Splits at white space outside of double quotes."""
+    """Splits as ssh does: at white space outside of quotes of both kinds, up to a word that begins with #.
+
+    A backslash stands before a quote, another backslash, and outside of quotes a space; else it is a character.
+    """
     values: list[str] = []
-    quoted = inside = False
-    for char in text:
-        if char == '"':
-            quoted = not quoted
-            if not inside:
-                values.append("")
-            inside = True
-        elif char in " \t" and not quoted:
+    quote, inside, place = "", False, 0
+    while place < len(text):
+        char, after = text[place], text[place + 1 : place + 2]
+        place += 1
+        if not quote and char in " \t":
             inside = False
-        else:
-            if not inside:
-                values.append("")
+            continue
+        if not inside:
+            if char == "#":
+                break
+            values.append("")
             inside = True
+        if char == "\\" and after and after in ("\"'\\" if quote else "\"'\\ "):
+            values[-1] += after
+            place += 1
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote = char
+        else:
             values[-1] += char
-    if quoted:
+    if quote:
         raise UsageError(f"-o {whole!r}: a quote is not closed")
     return values
 
@@ -229,9 +259,17 @@ def _set_host(call: SshCall, word: str) -> None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Matches with * and ?, as SendEnv does."""
-    if not pattern:
-        return not name
-    if pattern[0] == "*":
-        return any(_matches(name[place:], pattern[1:]) for place in range(len(name) + 1))
-    return bool(name) and pattern[0] in ("?", name[0]) and _matches(name[1:], pattern[1:])
+    """Matches with * and ?, as SendEnv does; the last * alone is tried again, so that many of them take no time."""
+    place = at = 0  # in the name, in the pattern
+    again = star = -1  # where the last * was tried, and where it is
+    while place < len(name):
+        if pattern[at : at + 1] == "*":
+            star, again, at = at, place, at + 1
+        elif pattern[at : at + 1] in ("?", name[place]):
+            place, at = place + 1, at + 1
+        elif star >= 0:
+            again += 1  # it stands for one character more
+            place, at = again, star + 1
+        else:
+            return False
+    return not pattern[at:].strip("*")

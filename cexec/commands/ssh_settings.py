@@ -45,7 +45,7 @@ def print_settings(call: SshCall, environ: Mapping[str, str]) -> int:
     """Prints the settings of a call in ssh's form: a name in lower case, and a value."""
     lines = [
         f"host {call.host}",
-        f"user {call.user or environ.get('LOGNAME') or environ.get('USER') or os.getuid()}",
+        f"user {call.user or _account(environ)}",
         f"hostname {call.host}",
         "port 22",
         "batchmode yes",
@@ -57,3 +57,13 @@ def print_settings(call: SshCall, environ: Mapping[str, str]) -> int:
         *(f"setenv {name}={value}" for name, value in call.set.items()),
     ]
     return print_text(sys.stdout, "".join(f"{line}\n" for line in lines))
+
+
+def _account(environ: Mapping[str, str]) -> str:
+    """Returns the name of the account here, which the service's mostly has, too; an account may have none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return environ.get("LOGNAME") or environ.get("USER") or str(os.getuid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -70,6 +71,15 @@ def test_only_variables_that_sshd_takes_arrive(host: ShellHost) -> None:
     assert "LANG" not in host.do("cexec-ssh", "w", "env", changes=changes)
 
 
+def test_a_variable_that_has_no_name_for_a_shell_is_passed_over(host: ShellHost) -> None:
+    """Regression: a name that is no UTF-8 ended in a traceback, and for the others the worker refused the call."""
+    names = [b"LC_\xff", "LC_\xdc".encode(), b"LC_A B", b"LC_A-B", b"LC_" + b"A" * 100, b"LC_OK"]
+    environment = {**{os.fsencode(name): os.fsencode(value) for name, value in host.environment().items()}}
+    ended = host.ssh("-oSendEnv=LC_*", "-oSetEnv=LC_%=1", "w", "env", env=environment | dict.fromkeys(names, b"x"))
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert [line for line in ended.stdout.splitlines() if line.startswith(b"LC_")] == [b"LC_OK=x"]
+
+
 def test_words_are_joined_with_one_space_for_the_shell(host: ShellHost) -> None:
     words = ["printf '[%s]'", "a", "'b  c'", "", "$((1+1))", "d;", "echo"]
     assert host.do("cexec-ssh", "w", *words) == "[a][b  c][2][d]\n"
@@ -119,7 +129,8 @@ def test_a_reader_that_leaves_is_no_news(host: ShellHost) -> None:
 
 
 def test_a_signal_reaches_the_command_and_ends_us_without_a_word(host: ShellHost, tmp_path: Path) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    """Regression: after USR1, by which rsync ends its ssh when it fails, a line told of the command's death."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         started = tmp_path / f"started-{number}"
         with host.popen("cexec-ssh", "w", f"touch {started}; exec sleep 60", stderr=subprocess.PIPE) as client:
             wait_until(started.exists)
@@ -186,6 +197,25 @@ def test_a_descriptor_that_is_closed_here_is_dev_null_there_as_with_ssh(host: Sh
     assert (host.home / "there").read_text() == "fine\n"
 
 
+def test_a_descriptor_that_cannot_be_carried_is_dev_null_there(host: ShellHost) -> None:
+    """Regression: a listening socket, or /dev/null opened for reading only as an output, made commands fail there."""
+    script = "cat && echo out && echo err >&2 && exit 3"
+    with socket.socket(socket.AF_UNIX) as listening, open(os.devnull, "rb") as null:
+        listening.bind(f"\0{os.getpid()}-listening")
+        listening.listen()
+        ended = host.ssh("w", script, stdin=listening, capture_output=False, stdout=subprocess.PIPE, stderr=null)
+        assert (ended.returncode, ended.stdout) == (3, b"out\n")
+        ended = host.ssh("w", script, capture_output=False, stdout=null, stderr=subprocess.PIPE)
+        assert (ended.returncode, ended.stderr) == (3, b"err\n")
+
+
+def test_the_key_on_standard_input_leaves_the_command_dev_null(host: ShellHost) -> None:
+    """Regression: descriptor 0 was closed there, so that cat failed."""
+    with host.application.public.open("rb") as key:
+        ended = host.ssh("w", "cat; exit 3", stdin=key, changes={"CEXEC_SSH_KEY": "/dev/stdin"})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, b"", b"")
+
+
 def test_what_a_failed_command_has_written_stays(host: ShellHost, tmp_path: Path) -> None:
     target = tmp_path / "target"
     with target.open("wb") as file:
@@ -206,6 +236,12 @@ def test_the_host_word_is_a_name_or_an_address(host: ShellHost, word: str) -> No
     assert host.do("cexec-ssh", word, "echo here") == "here\n"
 
 
+@pytest.mark.parametrize("word", ["w.", "W.", "localhost.", "::ffff:127.0.0.1", "[::ffff:127.0.0.1]"])
+def test_a_host_word_that_ssh_would_resolve_to_the_same_host(host: ShellHost, word: str) -> None:
+    """Regression: no worker was called so."""
+    assert host.do("cexec-ssh", word, "echo here") == "here\n"
+
+
 def test_the_accounts_name_may_be_given(host: ShellHost) -> None:
     assert host.do("cexec-ssh", f"ssh://{host.account}@w:22", "id -u") == "0\n"
 
@@ -217,6 +253,14 @@ def test_another_accounts_name_is_refused_with_both_names(host: ShellHost) -> No
     assert f"w: has account={host.account}, not bob".encode() in ended.stderr
     assert ended.stderr.startswith(b"cexec-ssh: w: ") and ended.stderr.count(b"\n") == 1
     assert not (host.home / "ran").exists()
+
+
+@pytest.mark.parametrize("user", ["\udcff", "x" * 1000])
+def test_a_user_who_cannot_be_named_is_not_taken_for_the_worker(host: ShellHost, user: str) -> None:
+    """Regression: the message named the host."""
+    ended = host.ssh(f"{user}@w", "true")
+    assert (ended.returncode, ended.stdout) == (255, b"")
+    assert ended.stderr.endswith(b"' cannot be the name of a user\n") and ended.stderr.count(b"\n") == 1
 
 
 def test_a_worker_that_does_not_answer_is_named_within_5_seconds(host: ShellHost) -> None:
@@ -287,6 +331,12 @@ def test_the_settings_are_printed_as_by_ssh(host: ShellHost) -> None:
         *lines
     }
     assert all(len(line.split(" ", 1)) == 2 and line.split()[0].islower() for line in lines)
+
+
+def test_the_settings_name_the_account(host: ShellHost) -> None:
+    """Regression: it was its number where cron or a service has set neither LOGNAME nor USER; ssh asks for the name."""
+    lines = host.do("env", "-u", "USER", "LOGNAME=eve", "cexec-ssh", "-G", "w").splitlines()
+    assert f"user {pwd.getpwuid(os.getuid()).pw_name}" in lines
 
 
 def test_the_key_is_found_in_the_configuration(host: ShellHost, tmp_path: Path) -> None:

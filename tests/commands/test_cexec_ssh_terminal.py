@@ -66,6 +66,27 @@ def test_without_a_terminal_here_t_asks_for_none_and_tt_for_one(host: ShellHost)
     assert twice.returncode == 3 and twice.stdout.startswith(b"/dev/pts/") and twice.stderr == b""
 
 
+def test_a_terminal_that_does_not_show_keys_is_one_there_too(host: ShellHost) -> None:
+    """Regression: a line typed in Emacs's shell, or sent by expect after `stty -echo`, was shown all the same."""
+    for before, shown in (("stty -echo", b" -echo "), ("stty echo", b" echo ")):
+        script = [f'{before}; exec cexec-ssh "$@"', "sh", "-t", "w", "stty -a"]
+        with Terminal(["sh", "-c", *script], host.environment()) as terminal:
+            assert terminal.wait() == 0
+            assert shown in terminal.read_all().replace(b"\r\n", b" ")
+
+
+def test_the_shell_in_front_has_turned_echo_off_for_itself_alone(host: ShellHost, tmp_path: Path) -> None:
+    """A shell that edits its line does that, while the call is still in the background."""
+    go, seen = tmp_path / "go", tmp_path / "seen"
+    script = f"until test -e {go}; do sleep 0.05; done; exec cexec-ssh -t w 'stty -a > {seen}'"
+    with Terminal(["sh", "-c", script], host.environment(), background=True) as terminal:
+        terminal.show_keys(False)
+        go.touch()
+        wait_until(lambda: seen.exists() and b"echok" in seen.read_bytes())
+        assert b" echo " in seen.read_bytes()
+        assert terminal.wait() == 0
+
+
 def test_a_pipe_can_type_into_a_shell_on_a_terminal(host: ShellHost) -> None:
     """As programs do that want a prompt."""
     ended = host.ssh("-tt", "w", input=b"stty -echo; tty\necho $((20 + 22))\nexit\n")

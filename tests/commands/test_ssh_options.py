@@ -140,10 +140,14 @@ def test_a_command_line(line: list[str], expected: dict[str, object]) -> None:
         (["bob@"], "'bob@' names no host"),
         ([""], "'' names no host"),
         (["--", "-w"], "'-w' names no host"),
-        (["-o", "", "w"], "-o '' has no value"),
         (["-o", "X", "w"], "-o 'X' has no value"),
         (["-o", "=x", "w"], "-o '=x' has no value"),
         (["-o", 'X="y', "w"], "a quote is not closed"),
+        (["-o", "X=it's", "w"], "a quote is not closed"),
+        (["-o", "User=#bob", "w"], "-o 'User=#bob' has no value"),
+        (["-o", "SendEnv=A=B", "w"], "SendEnv takes names"),
+        (["-o", "SendEnv=''", "w"], "SendEnv takes names"),
+        (["-o", "RequestTTY=perhaps", "w"], "RequestTTY takes no, yes, force or auto"),
         (["-o", "ConnectTimeout=soon", "w"], "ConnectTimeout takes seconds"),
         (["-o", "SetEnv=LANG", "w"], "SetEnv takes NAME=VALUE"),
     ],
@@ -181,6 +185,75 @@ def test_the_variables_that_a_command_gets() -> None:
     environ = {"LANG": "x", "LC_ALL": "y", "LC_TIME": "z", "LESS": "1", "GIT_PROTOCOL": "version=2", "X": "1"}
     assert call.variables(environ) == {"LANG": "x", "LC_ALL": "C", "LC_TIME": "z", "GIT_PROTOCOL": "version=2"}
     assert parse_call(["w"]).variables(environ) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("LC_A='q r'", "q r"),
+        ("'LC_A=q r'", "q r"),
+        (r"LC_A=q\ r", "q r"),
+        (r'LC_A="q\"r"', 'q"r'),
+        (r"LC_A='it\'s'", "it's"),
+        (r"LC_A=\"q\'", "\"q'"),
+        (r"LC_A=a\\b\c", r"a\b\c"),
+        (r'LC_A="a\ b"', r"a\ b"),
+        ("LC_A=q\\", "q\\"),
+        ("""LC_A="it's" """, "it's"),
+        ("LC_A='a'\"b\"c", "abc"),
+        ("LC_A=x#y # LC_B=z", "x#y"),
+        ("LC_A='' LC_A=z", ""),
+    ],
+)
+def test_values_are_quoted_as_for_ssh(text: str, value: str) -> None:
+    """Regression: single quotes, backslashes and comments were characters of the value, or wrong use.
+
+    ssh of OpenSSH 9.2 has given the command these values.
+    """
+    assert parse_call(["-o", f"SetEnv={text}", "w"]).set == {"LC_A": value}
+    assert parse_call(["-o", f"SetEnv {text}", "w"]).set == {"LC_A": value}
+
+
+@pytest.mark.parametrize("text", ["", " ", "#", "# User=bob", "\t#x"])
+def test_an_empty_setting_says_nothing(text: str) -> None:
+    """Regression: it was wrong use; scripts pass `-o "$OPTION"`, and ssh takes that."""
+    assert shown(parse_call(["-o", text, "w"])) == {"host": "w"}
+
+
+@pytest.mark.parametrize(("taken", "left"), [("LC_A", ["L?_*", "LANG"]), ("L*", []), ("X", ["LC_A", "L?_*", "LANG"])])
+def test_a_hyphen_takes_a_pattern_of_sendenv_back(taken: str, left: list[str]) -> None:
+    """Regression: the variable was sent all the same."""
+    assert parse_call(["-oSendEnv=LC_A L?_* LANG", f"-oSendEnv=-{taken}", "w"]).send == left
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("LC_ABAC", True), ("LC_*", True), ("*", True), ("*C", True), ("*A*A*", True), ("L?_*B?C", True),
+        ("**LC**", True),
+        ("LC_ABA", False), ("LC_ABAC?", False), ("*B", False), ("*A*A*A*", False), ("?", False), ("*?C?", False),
+        ("LC_[A]*", False), ("C_*", False),
+    ],
+)  # fmt: skip
+def test_patterns_of_sendenv(pattern: str, matches: bool) -> None:
+    call = parse_call([f"-oSendEnv={pattern}", "w"])
+    assert ("LC_ABAC" in call.variables({"LC_ABAC": "x"})) == matches
+
+
+def test_a_pattern_with_many_stars_takes_no_time() -> None:
+    """Regression: each * was tried with each one before it, for minutes; this took 2**40 steps."""
+    name = f"LC_{'A' * 60}"
+    assert parse_call([f"-oSendEnv={'*A' * 20}*B", "w"]).variables({name: "x"}) == {}
+    assert parse_call([f"-oSendEnv={'*' * 40}B", "w"]).variables({name: "x"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "terminal"),
+    [("true", TERMINAL), ("YES", TERMINAL), ("False", NO_TERMINAL), ("Force", FORCED_TERMINAL), ("auto", AS_USUAL)],
+)
+def test_requesttty_takes_what_ssh_takes(value: str, terminal: int) -> None:
+    """Regression: true and false were ignored without a word."""
+    assert parse_call(["-o", f"RequestTTY={value}", "w"]).terminal == terminal
 
 
 @given(st.lists(st.text(alphabet="-ntTsVlopq@=w \"'x1", max_size=6), max_size=6))

@@ -122,11 +122,24 @@ def occupy_standard() -> None:
             os.open(os.devnull, os.O_WRONLY if fd else os.O_RDONLY)  # the kernel gives the lowest free number: `fd`
 
 
+def inspect_standard(excluded: Iterable[int]) -> list[Descriptor]:
+    """Returns all three standard descriptors; those that cannot be carried, or are excluded, become /dev/null."""
+    found = inspect(STANDARD - 1, excluded, {})
+    missing = {*range(STANDARD)} - {one.fd for one in found}
+    for fd in missing:
+        _empty(fd)
+    return inspect(STANDARD - 1, (), {}) if missing else found
+
+
 def empty_standard_input() -> None:
     """Makes standard input /dev/null, whatever it was: closed, a directory, or one that another descriptor shares."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    if null != 0:
-        os.dup2(null, 0)
+    _empty(0)
+
+
+def _empty(fd: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY if fd else os.O_RDONLY)
+    if null != fd:
+        os.dup2(null, fd)
         os.close(null)
 
 

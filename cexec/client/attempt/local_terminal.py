@@ -50,6 +50,8 @@ class LocalTerminal:
         for fd in (INPUT, OUTPUT):
             if not settings and _is_terminal(fd):
                 settings = read_settings(fd)
+                if not in_foreground(fd):
+                    settings.pop("echo", None)  # the shell in front edits its line itself, without it
         request = TerminalRequest(rows, columns, self._environ.get("TERM", ""), settings)
         go.options = {**go.options, TERMINAL: request.encode()}
         go.streams = _with_terminal(go.streams)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WANTED_VARIABLES = ("CEXEC_ACCEPT_SERVER",)  # the ancestor's names
 UNWANTED_VARIABLES = ("CEXEC_REJECT_SERVERS", "CEXEC_REJECT_SERVER")
+_MAPPED = "::ffff:"  # before an IPv4 address: RFC 4291 section 2.5.5.2
 AVOIDED_FOR = 2.0  # seconds (ours) that other workers have before one that has failed with this job
 
 
@@ -126,7 +127,8 @@ def requirements_from(
 def plain_name(text: str) -> str:
     """Returns a worker's name as workers compare it.
 
-    Addresses get the kernel's spelling, and `instance=UUID` small letters and hyphens; other names stay as they are.
+    Addresses get the kernel's spelling, IPv4 ones also if they are written as IPv6; `instance=UUID` gets small letters
+    and hyphens.  Other names stay as they are.
     """
     if text.startswith(f"{INSTANCE}="):
         return f"{INSTANCE}={plain_instance(text.partition('=')[2])}"
@@ -134,7 +136,8 @@ def plain_name(text: str) -> str:
     bare = address.strip("[]").partition("%")[0]
     for family in (_socket.AF_INET, _socket.AF_INET6):
         try:
-            return name + at + _socket.inet_ntop(family, _socket.inet_pton(family, bare))
+            spelled = _socket.inet_ntop(family, _socket.inet_pton(family, bare))
+            return name + at + (spelled.removeprefix(_MAPPED) if "." in spelled else spelled)
         except (OSError, ValueError):
             continue
     return text

@@ -3,7 +3,7 @@
 Contract: `TerminalRequest.encode` makes the text, `TerminalRequest.decode` reads it and raises `ProtocolError` for
 everything else; what decodes encodes to the same text.  Pure.  docs/protocol.md section 4.5.
 
-    24 80 xterm-256color eof=4 erase=127 intr=3 ixon=1 utf8=1
+    24 80 xterm-256color echo=1 eof=4 erase=127 intr=3 ixon=1 utf8=1
     rows columns TERM, then settings in ascending order
 
 A setting is a control character of the terminal (0: there is none), or a mode that is on (1) or off (0).  A worker
@@ -38,7 +38,8 @@ CHARACTERS = (
     "susp",
     "werase",
 )  # (protocol)
-MODES = ("ixon", "utf8")  # (protocol) flow control by `stop` and `start`; erasing deletes whole characters of UTF-8
+# (protocol) keys are shown; flow control by `stop` and `start`; erasing deletes whole characters of UTF-8
+MODES = ("echo", "ixon", "utf8")
 DUMB = "dumb"  # (ours) the type of a terminal of which nothing is known
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")  # it becomes a file's name, so it has no slash
 _SETTING = re.compile(r"[a-z][a-z0-9]{0,15}\Z")

@@ -28,7 +28,9 @@ _PLACES = {
     }.items()
     if hasattr(termios, constant)
 }  # fmt: skip
-_MODES = {"ixon": termios.IXON, "utf8": _UTF8}
+_MODES = {  # place and flag
+    "echo": (_LOCAL_MODES, termios.ECHO), "ixon": (_INPUT_MODES, termios.IXON), "utf8": (_INPUT_MODES, _UTF8),
+}  # fmt: skip
 _JOB_CONTROL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
@@ -95,7 +97,7 @@ def read_settings(fd: int) -> dict[str, int]:
     nothing = os.fpathconf(fd, "PC_VDISABLE")
     keys = {name: modes[_CHARACTERS][place][0] for name, place in _PLACES.items()}
     found = {name: 0 if key == nothing else key for name, key in keys.items()}
-    return found | {name: int(bool(modes[_INPUT_MODES] & flag)) for name, flag in _MODES.items()}
+    return found | {name: int(bool(modes[place] & flag)) for name, (place, flag) in _MODES.items()}
 
 
 def write_settings(fd: int, settings: Mapping[str, int]) -> None:
@@ -106,7 +108,8 @@ def write_settings(fd: int, settings: Mapping[str, int]) -> None:
         if name in _PLACES:
             modes[_CHARACTERS][_PLACES[name]] = bytes([value or nothing])
         elif name in _MODES:
-            modes[_INPUT_MODES] = modes[_INPUT_MODES] & ~_MODES[name] | (_MODES[name] if value else 0)
+            place, flag = _MODES[name]
+            modes[place] = modes[place] & ~flag | (flag if value else 0)
     termios.tcsetattr(fd, termios.TCSANOW, modes)
 
 

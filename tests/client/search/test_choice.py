@@ -53,6 +53,11 @@ def test_rejected_workers_are_not_waited_for() -> None:
         ("FD77:0::3", "fd77::3"),
         ("[fd77::3]", "fd77::3"),
         ("fe80::1%eth0", "fe80::1"),
+        ("::ffff:10.0.0.3", "10.0.0.3"),  # Regression: no worker was called so
+        ("[::FFFF:a00:3]", "10.0.0.3"),
+        ("w@::ffff:10.0.0.3", "w@10.0.0.3"),
+        ("::ffff:0:a00:3", "::ffff:0:a00:3"),
+        ("::10.0.0.3", "::10.0.0.3"),
         ("node1@FD77:0::3", "node1@fd77::3"),
         ("node1@there", "node1@there"),
         ("10.0.3", "10.0.3"),

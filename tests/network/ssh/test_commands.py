@@ -53,6 +53,20 @@ def test_parallel_transfers_files_there_and_back(far: ShellHost, tmp_path: Path)
     assert not [path for path in far.home.rglob("in?*")]  # nothing is left on the other side
 
 
+def test_parallel_counts_processors_with_the_key_in_its_usual_place(far: ShellHost, tmp_path: Path) -> None:
+    """It asks with a bare environment, of which HOME is left: docs/ssh.md."""
+    require_tool("parallel")
+    place = tmp_path / ".config" / "cexec"
+    place.mkdir(parents=True)
+    (place / "shell.pub").symlink_to(far.application.public)
+    changes = {
+        "HOME": os.fspath(tmp_path), "CEXEC_SSH_KEY": "", "PARALLEL_SSH": "cexec-ssh",
+        "PARALLEL_HOME": os.fspath(tmp_path / "parallel"),
+    }  # fmt: skip
+    ended = far.run("parallel", "--will-cite", "-S", "w", "echo", ":::", "1", changes=changes, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n", "")
+
+
 def ansible(far: ShellHost, directory: Path, playbook: str, *options: str, **changes: str) -> str:
     require_tool("ansible-playbook")
     (directory / "book.yml").write_text(playbook)
