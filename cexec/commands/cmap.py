@@ -34,6 +34,7 @@ from cexec.commands.common import CLOSE, print_error, print_line, run_click
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.commands.parallel_names import PARALLEL_NAMES
 from cexec.errors import CexecError, KeyFileError, LocalError, NoWorkerError, UsageError
+from cexec.system.call_threads import run_loop
 from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import show_count
@@ -181,7 +182,7 @@ def _run_all(
         setup.open()
         watch.begin(setup.journal, lambda: terms.target.weight)
         try:
-            status = asyncio.run(_coordinate(setup, terms, watch))
+            status = run_loop(_coordinate(setup, terms, watch))
         finally:
             watch.conclude()
         return status or (EXIT_OTHER if watch.failed else 0)

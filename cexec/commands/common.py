@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     # names; what its value is called, "" for a flag, with "..." at its end if it may be given again; help
     Option: TypeAlias = tuple[tuple[str, ...], str, str]
 
+_NAMES = "PIPE BADF IO NOSPC DQUOT FBIG AGAIN INVAL CONNRESET NOTCONN PERM NXIO ISDIR DESTADDRREQ TIMEDOUT"
+OF_OUTPUT = frozenset(getattr(errno, f"E{name}") for name in _NAMES.split())  # what write(2) says of standard output
+_ADVICE = {
+    errno.EMFILE: "; raise ulimit -n",
+    errno.EAGAIN: "; see ulimit -u, and pids.max of the control group",
+    errno.ENOMEM: "; see ulimit -v, and memory.max of the control group",
+}
 CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed for us to ask if it was meant
 
 
@@ -104,9 +111,9 @@ def run_click(
         print_error(name, "interrupted", patience)
         return EXIT_TEMPORARY
     except OSError as error:
-        # What a command does itself it tells as a LocalError; what is left is its own output.
+        # What a command does itself it tells as a LocalError, mostly; what is left is its own output, if it can be.
         _give_up_output()
-        print_error(name, f"cannot write to standard output: {reason_of(error)}", patience)
+        print_error(name, _what_failed(error), patience)
         return EXIT_TEMPORARY
 
 
@@ -210,8 +217,23 @@ def _has_room(stream: TextIO, patience: float) -> bool:
     return bool(poll.poll(patience * 1000))
 
 
+def _what_failed(error: OSError) -> str:
+    """Returns the words for a system call that nobody expected to fail."""
+    of_output = error.errno in OF_OUTPUT and error.filename is None
+    if error.errno == errno.EAGAIN and not hasattr(error, "characters_written"):  # Python's writers set that
+        of_output = False
+    if of_output:
+        return f"cannot write to standard output: {reason_of(error)}"
+    about = f" for {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+    return f"a system call failed{about}: {reason_of(error)}{_ADVICE.get(error.errno or 0, '')}"
+
+
 def _give_up_output() -> None:
     """Without this Python tries again when it ends, and makes the exit status 120."""
-    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no descriptor is left
+        sys.stdout = None  # nothing is tried again then
+        return
     os.dup2(null, 1)
     os.close(null)
