@@ -21,6 +21,7 @@ from cexec.client.request import NetworkSettings, Target, Times, read_client_key
 from cexec.client.search.choice import requirements_from
 from cexec.client.search.messages import advised
 from cexec.cmap.inputs.sources import split_words
+from cexec.cmap.inputs.standard_input import open_standard_input
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.task_plan import dry_run
 from cexec.cmap.results.appending import AppendFile
@@ -42,7 +43,6 @@ from cexec.system.units import show_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import BinaryIO
 
     from cexec.client.search.trust import Trust
     from cexec.cmap.watch.display import Display
@@ -167,7 +167,7 @@ def _run_all(
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
-        stdin=_standard_input(unbuffered=not others),
+        stdin=open_standard_input(unbuffered=not others),
     )
     try:
         needs = None if setup.program is None else setup.program.needs()
@@ -188,13 +188,6 @@ def _run_all(
         return status or (EXIT_OTHER if watch.failed else 0)
     finally:
         setup.close()
-
-
-def _standard_input(*, unbuffered: bool) -> BinaryIO:
-    """Opens standard input; without a buffer no lock is held by a thread that waits for more when we end."""
-    if not unbuffered and sys.stdin is not None:
-        return sys.stdin.buffer
-    return open(0, "rb", buffering=0, closefd=False)
 
 
 def _path_of_standard_input() -> str:

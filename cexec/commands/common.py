@@ -13,7 +13,7 @@ import sys
 
 from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.printable import printable
-from cexec.system.reason import reason_of
+from cexec.system.reason import failed_call, reason_of
 from cexec.system.signal_state import set_at_start
 from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 _NAMES = "PIPE BADF IO NOSPC DQUOT FBIG AGAIN INVAL CONNRESET NOTCONN PERM NXIO ISDIR DESTADDRREQ TIMEDOUT"
 OF_OUTPUT = frozenset(getattr(errno, f"E{name}") for name in _NAMES.split())  # what write(2) says of standard output
-_ADVICE = {
-    errno.EMFILE: "; raise ulimit -n",
-    errno.EAGAIN: "; see ulimit -u, and pids.max of the control group",
-    errno.ENOMEM: "; see ulimit -v, and memory.max of the control group",
-}
 CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed for us to ask if it was meant
 
 
@@ -224,8 +219,7 @@ def _what_failed(error: OSError) -> str:
         of_output = False
     if of_output:
         return f"cannot write to standard output: {reason_of(error)}"
-    about = f" for {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
-    return f"a system call failed{about}: {reason_of(error)}{_ADVICE.get(error.errno or 0, '')}"
+    return failed_call(error)
 
 
 def _give_up_output() -> None:
