@@ -27,10 +27,7 @@ _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 _URGENCY = 10  # (ours) of nice(1), by which a worker comes before the programs that it starts
 _CANNOT_EXECUTE = 127  # exit status (ours) of a child that has told its errno, and that nobody else sees
 # Python, or our own parent, may ignore or block these signals; a program expects them as a shell leaves them.
-_DEFAULT_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD")
-]
+_DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # nobody can ignore those
 
 
 def resolve(program: str, search: str | None) -> str:
