@@ -174,6 +174,8 @@ def _hosts(listed: Sequence[str], words: list[str]) -> list[Host]:
     if not words:
         raise UsageError("there are no hosts: cboot HOSTFILE APP -- EXE, or cboot -w HOSTS APP -- EXE")
     name = words.pop(0)
+    if not name.strip():
+        raise UsageError("HOSTFILE is empty; is a variable of the shell not set?")
     where = "standard input" if name == STANDARD_INPUT else name
     try:
         with open(0, "rb", closefd=False) if name == STANDARD_INPUT else open(name, "rb") as file:

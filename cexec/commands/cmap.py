@@ -31,7 +31,7 @@ from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
-from cexec.commands.common import CLOSE, print_error, print_line, run_click
+from cexec.commands.common import CLOSE, print_error, print_line, run_click, tell_failed_call
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.commands.parallel_names import PARALLEL_NAMES
 from cexec.errors import CexecError, KeyFileError, LocalError, NoWorkerError, UsageError
@@ -143,6 +143,9 @@ def _run(
             print_error("cmap", advised(error, [application]))
             return EXIT_NO_WORKER
         print_error("cmap", str(error))
+        return EXIT_OTHER
+    except OSError as error:
+        tell_failed_call("cmap", error)
         return EXIT_OTHER
 
 

@@ -106,9 +106,7 @@ def run_click(
         print_error(name, "interrupted", patience)
         return EXIT_TEMPORARY
     except OSError as error:
-        # What a command does itself it tells as a LocalError, mostly; what is left is its own output, if it can be.
-        _give_up_output()
-        print_error(name, _what_failed(error), patience)
+        tell_failed_call(name, error, patience)
         return EXIT_TEMPORARY
 
 
@@ -212,8 +210,16 @@ def _has_room(stream: TextIO, patience: float) -> bool:
     return bool(poll.poll(patience * 1000))
 
 
+def tell_failed_call(command: str, error: OSError, patience: float | None = None) -> None:
+    """Tells the user of a system call that nobody expected to fail.
+
+    What a command does itself it tells as a LocalError, mostly; what is left is its own output, if it can be.
+    """
+    _give_up_output()
+    print_error(command, _what_failed(error), patience)
+
+
 def _what_failed(error: OSError) -> str:
-    """Returns the words for a system call that nobody expected to fail."""
     of_output = error.errno in OF_OUTPUT and error.filename is None
     if error.errno == errno.EAGAIN and not hasattr(error, "characters_written"):  # Python's writers set that
         of_output = False

@@ -33,7 +33,18 @@ def failed_call(error: OSError) -> str:
         errno.ENOMEM: "; see ulimit -v, and memory.max of the control group",
     }
     about = f" for {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+    if error.errno == errno.ENOENT and not about and _is_nowhere():
+        return "the working directory has been removed; go to another one by cd"
     return f"a system call failed{about}: {reason_of(error)}{advice.get(error.errno or 0, '')}"
+
+
+def _is_nowhere() -> bool:
+    """Returns True if the working directory has been removed, so that relative paths mean nothing."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def why_not_writable(directory: str) -> str:

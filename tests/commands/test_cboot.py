@@ -35,6 +35,7 @@ def cboot(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("words", "said"),
     [
         ([], "there are no hosts: cboot HOSTFILE APP -- EXE"),
+        (["", "app", "cat"], "HOSTFILE is empty; is a variable of the shell not set?"),
         (["-w", "a"], "the name of the application's key is missing"),
         (["-w", "a", "app"], "the program is missing that the workers run"),
         (["-w", "a[1-", "app", "cat"], "-w line 1: 'a[1-': a bracket is not closed"),
