@@ -106,12 +106,12 @@ class LoopThread:
 
     def _run(self, started: threading.Event) -> None:
         with asyncio.Runner() as runner:  # which cancels all tasks at its end
-            self._loop = runner.get_loop()
-            self._loop.call_soon(started.set)
+            loop = self._loop = runner.get_loop()
+            loop.call_soon(started.set)
             try:
-                self._loop.run_forever()
+                loop.run_forever()
             finally:
-                end_threads(self._loop)
+                end_threads(loop)
 
 
 async def _begin(what: Callable[[], Coroutine[Any, Any, T]]) -> T:
