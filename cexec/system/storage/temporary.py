@@ -28,6 +28,6 @@ def check_temporary(what: str) -> None:
         raise no_temporary(what, error) from None
 
 
-def no_temporary(what: str, error: OSError) -> LocalError:
-    reason = f"{reason_of(error)}; TMPDIR says where else there is room"
-    return LocalError(f"cannot {what} in {temporary_place()}: {reason}")
+def no_temporary(what: str, error: OSError | str) -> LocalError:
+    reason = error if isinstance(error, str) else reason_of(error)
+    return LocalError(f"cannot {what} in {temporary_place()}: {reason}; TMPDIR says where else there is room")
