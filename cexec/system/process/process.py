@@ -45,7 +45,7 @@ def resolve(program: str, search: str | None) -> str:
         raise UsageError(f"{found} is not executable; type: chmod +x {found}")
     if "/" in program and os.path.isdir(program):
         raise UsageError(f"{program} is a directory; name a program in it")
-    where = "" if "/" in program else f" in the PATH {search}"
+    where = "" if "/" in program else f" in {executable.shown_path(search)}"
     raise UsageError(f"{program} is not found{where}; give the program's full path or install it on this machine")
 
 
