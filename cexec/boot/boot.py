@@ -23,9 +23,12 @@ from cexec.boot.serve import Application
 from cexec.boot.serving_census import ServingCensus
 from cexec.boot.states import HostState, Journey
 from cexec.boot.wheels import Wheels
-from cexec.errors import EXIT_TEMPORARY, UsageError
+from cexec.errors import EXIT_TEMPORARY, LocalError, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.call_threads import run_loop
+from cexec.system.reason import reason_of
 from cexec.system.storage.directories import make_own, runtime_directory
+from cexec.system.storage.temporary import no_temporary
 
 EXIT_SOME = 1  # some host is not as asked
 EXIT_SIGNAL = 128  # plus its number: a command that a signal has ended, as in a shell
@@ -47,11 +50,15 @@ def boot(
         raise UsageError(f"there is no program {settings.ssh[0]!r}; install an ssh client, or name one with --ssh")
     application = None if app is None else Application.find(app)
     sockets = _socket_directory()
-    with tempfile.TemporaryDirectory(prefix="cboot-") as name:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="cboot-")
+    except OSError as error:
+        raise no_temporary("keep packages for the hosts", error) from None
+    with place as name:
         scratch = Path(name)
         needs_wheels = settings.action in (Action.SERVE, Action.PLAN)
         wheels = Wheels(scratch, settings.wheels) if needs_wheels else None
-        return asyncio.run(_boot(hosts, settings, application, wheels, scratch, sockets, begin, ready))
+        return run_loop(_boot(hosts, settings, application, wheels, scratch, sockets, begin, ready))
 
 
 async def _boot(
@@ -147,5 +154,8 @@ def _socket_directory(environ: Mapping[str, str] = os.environ) -> str:
     """Returns a directory of this user alone with a short name."""
     usual = f"{runtime_directory(environ)}/boot"
     path = usual if len(os.fsencode(usual)) <= LONGEST_SOCKET else f"/tmp/cexec-{os.getuid()}-boot"
-    os.close(make_own(path))
+    try:
+        os.close(make_own(path))
+    except OSError as error:
+        raise LocalError(f"cannot make the directory {path} for ssh: {reason_of(error)}") from None
     return path

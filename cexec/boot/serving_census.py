@@ -18,6 +18,7 @@ from cexec.net.announcer import Announcer
 from cexec.net.groups import GroupEntry
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.decisions.census import Answer
+from cexec.system.call_threads import in_thread
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds (ours) between two censuses, growing while nobody new answers
 
@@ -35,7 +36,7 @@ class ServingCensus:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._announcer.settle)
+        await in_thread(self._announcer.settle)
         self._task = asyncio.create_task(self._ask_again_and_again())
         return self
 

@@ -23,6 +23,8 @@ from cexec.boot.agent_source import command, source
 from cexec.boot.failures import CONNECTION, REMOTE, SHELL, SSH_FAILED, HostError, HostFailure, of_ssh
 from cexec.boot.hosts import Host
 from cexec.boot.shapes import FAILED, read_line, shaped
+from cexec.system.call_threads import NO_THREAD
+from cexec.system.reason import reason_of
 
 CONNECT_PATIENCE = 10  # seconds (ours) for the connection and the server's first line
 ALIVE_INTERVAL, ALIVE_TRIES = 5, 3  # seconds and number (ours): after 15 s of silence ssh gives up
@@ -203,7 +205,9 @@ class Connection:
                 *argv, stdin=pipe, stdout=pipe, stderr=pipe, limit=MOST_NOISE, start_new_session=True
             )
         except OSError as error:
-            raise HostError(HostFailure("ssh", f"cannot run {self._ssh[0]}: {error.strerror}")) from None
+            raise HostError(HostFailure("ssh", f"cannot run {self._ssh[0]}: {reason_of(error)}")) from None
+        except RuntimeError:  # Python 3.11 has a thread for each process
+            raise HostError(HostFailure("ssh", f"cannot wait for {self._ssh[0]}: {NO_THREAD}")) from None
         return SshSession(process, mark)
 
 

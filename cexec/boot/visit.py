@@ -23,6 +23,7 @@ from cexec.boot.shapes import shaped
 from cexec.boot.ssh import Connection, SshSession, new_mark, next_answer
 from cexec.boot.target import WheelTarget
 from cexec.boot.wheels import Bundle, Wheels
+from cexec.system.call_threads import in_thread
 
 LINGERING_OFF = "lingering is off: it ends when you have logged out there; type there: loginctl enable-linger"
 
@@ -186,7 +187,7 @@ class Visit:
         self._tell(states.WheelsWanted())
         async with self._tools.gathering:
             target = WheelTarget.of(self._facts)
-            bundle = await asyncio.to_thread(self._tools.wheels.gather, target, packages)
+            bundle = await in_thread(self._tools.wheels.gather, target, packages)
         self._tell(states.Gathered(bundle.release, bundle.size))
         return bundle
 

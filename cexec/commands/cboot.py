@@ -10,7 +10,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -175,16 +174,20 @@ def _hosts(listed: Sequence[str], words: list[str]) -> list[Host]:
     if not words:
         raise UsageError("there are no hosts: cboot HOSTFILE APP -- EXE, or cboot -w HOSTS APP -- EXE")
     name = words.pop(0)
+    if not name.strip():
+        raise UsageError("HOSTFILE is empty; is a variable of the shell not set?")
+    where = "standard input" if name == STANDARD_INPUT else name
     try:
-        text = sys.stdin.read() if name == STANDARD_INPUT else Path(name).read_text(errors="replace")
+        with open(0, "rb", closefd=False) if name == STANDARD_INPUT else open(name, "rb") as file:
+            text = file.read().decode(errors="replace")
     except OSError as error:
         hint = (
             ""
             if "[" not in name and "," not in name
             else f"; hosts themselves are given by -w: cboot -w {shlex.quote(name)}"
         )
-        raise LocalError(f"cannot read {name}: {reason_of(error)}{hint}") from None
-    return read_hosts(text.splitlines(), "standard input" if name == STANDARD_INPUT else name)
+        raise LocalError(f"cannot read {where}: {reason_of(error)}{hint}") from None
+    return read_hosts(text.splitlines(), where)
 
 
 def _ssh(text: str) -> list[str]:

@@ -78,15 +78,27 @@ def main(argv: list[str] | None = None) -> int:
         options, before = parsed
         end_by_default(INTERRUPT)
         return run(before, arguments, options, os.environ)
-    except CexecError as error:
-        from cexec.client.search.messages import advised
-        from cexec.commands.common import print_error
-
-        print_error("cexec", str(error) if options.get("explain") else advised(error, before))
-        return error.exit_status
+    except (CexecError, OSError) as error:
+        return _tell(error, explained=bool(options.get("explain")), words=before)
     except EndedBySignal as ended:
         die_of(ended.number)
         return EXIT_TEMPORARY
+
+
+def _tell(error: CexecError | OSError, *, explained: bool, words: list[str]) -> int:
+    """Says in one line what went wrong; returns the exit status."""
+    # All that the call has opened is closed with its frames; without that there may be no descriptor for more modules.
+    error = error.with_traceback(None)
+    error.__cause__ = error.__context__ = None
+    from cexec.client.search.messages import advised
+    from cexec.commands.common import print_error
+
+    if isinstance(error, OSError):
+        from cexec.system.reason import failed_call
+
+        error = LocalError(failed_call(error))
+    print_error("cexec", str(error) if explained else advised(error, words))
+    return error.exit_status
 
 
 def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
@@ -158,9 +170,9 @@ def _run_everywhere(request: Request, options: Mapping[str, object]) -> int:
     try:
         return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
     except OSError as error:
-        from cexec.system.reason import reason_of
+        from cexec.system.reason import failed_call
 
-        raise LocalError(f"a system call failed: {reason_of(error)}") from error
+        raise LocalError(failed_call(error)) from error
 
 
 def _run_once(request: Request, options: Mapping[str, object]) -> int:

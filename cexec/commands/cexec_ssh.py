@@ -74,10 +74,12 @@ def main(argv: list[str] | None = None) -> int:
             return print_version(sys.stderr) if call.version else print_settings(call, os.environ)
         end_by_default(INTERRUPT)
         return run(call, os.environ)
-    except CexecError as error:
+    except (CexecError, OSError) as error:
+        error.__traceback__ = error.__cause__ = error.__context__ = None  # closes what the call has opened
         from cexec.commands.common import print_error
+        from cexec.system.reason import failed_call
 
-        print_error(NAME, str(error))
+        print_error(NAME, failed_call(error) if isinstance(error, OSError) else str(error))
         return FAILED
     except EndedBySignal as ended:
         die_of(ended.number)

@@ -21,6 +21,7 @@ from cexec.client.request import NetworkSettings, Target, Times, read_client_key
 from cexec.client.search.choice import requirements_from
 from cexec.client.search.messages import advised
 from cexec.cmap.inputs.sources import split_words
+from cexec.cmap.inputs.standard_input import open_standard_input
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.task_plan import dry_run
 from cexec.cmap.results.appending import AppendFile
@@ -30,10 +31,11 @@ from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
-from cexec.commands.common import CLOSE, print_error, print_line, run_click
+from cexec.commands.common import CLOSE, print_error, print_line, run_click, tell_failed_call
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.commands.parallel_names import PARALLEL_NAMES
 from cexec.errors import CexecError, KeyFileError, LocalError, NoWorkerError, UsageError
+from cexec.system.call_threads import run_loop
 from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import show_count
@@ -41,7 +43,6 @@ from cexec.system.units import show_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import BinaryIO
 
     from cexec.client.search.trust import Trust
     from cexec.cmap.watch.display import Display
@@ -143,6 +144,9 @@ def _run(
             return EXIT_NO_WORKER
         print_error("cmap", str(error))
         return EXIT_OTHER
+    except OSError as error:
+        tell_failed_call("cmap", error)
+        return EXIT_OTHER
 
 
 def _run_all(
@@ -166,7 +170,7 @@ def _run_all(
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
-        stdin=_standard_input(unbuffered=not others),
+        stdin=open_standard_input(unbuffered=not others),
     )
     try:
         needs = None if setup.program is None else setup.program.needs()
@@ -181,19 +185,12 @@ def _run_all(
         setup.open()
         watch.begin(setup.journal, lambda: terms.target.weight)
         try:
-            status = asyncio.run(_coordinate(setup, terms, watch))
+            status = run_loop(_coordinate(setup, terms, watch))
         finally:
             watch.conclude()
         return status or (EXIT_OTHER if watch.failed else 0)
     finally:
         setup.close()
-
-
-def _standard_input(*, unbuffered: bool) -> BinaryIO:
-    """Opens standard input; without a buffer no lock is held by a thread that waits for more when we end."""
-    if not unbuffered and sys.stdin is not None:
-        return sys.stdin.buffer
-    return open(0, "rb", buffering=0, closefd=False)
 
 
 def _path_of_standard_input() -> str:

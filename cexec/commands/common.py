@@ -13,7 +13,7 @@ import sys
 
 from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.printable import printable
-from cexec.system.reason import reason_of
+from cexec.system.reason import failed_call, reason_of
 from cexec.system.signal_state import set_at_start
 from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     # names; what its value is called, "" for a flag, with "..." at its end if it may be given again; help
     Option: TypeAlias = tuple[tuple[str, ...], str, str]
 
+_NAMES = "PIPE BADF IO NOSPC DQUOT FBIG AGAIN INVAL CONNRESET NOTCONN PERM NXIO ISDIR DESTADDRREQ TIMEDOUT"
+OF_OUTPUT = frozenset(getattr(errno, f"E{name}") for name in _NAMES.split())  # what write(2) says of standard output
 CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed for us to ask if it was meant
 
 
@@ -104,9 +106,7 @@ def run_click(
         print_error(name, "interrupted", patience)
         return EXIT_TEMPORARY
     except OSError as error:
-        # What a command does itself it tells as a LocalError; what is left is its own output.
-        _give_up_output()
-        print_error(name, f"cannot write to standard output: {reason_of(error)}", patience)
+        tell_failed_call(name, error, patience)
         return EXIT_TEMPORARY
 
 
@@ -210,8 +210,30 @@ def _has_room(stream: TextIO, patience: float) -> bool:
     return bool(poll.poll(patience * 1000))
 
 
+def tell_failed_call(command: str, error: OSError, patience: float | None = None) -> None:
+    """Tells the user of a system call that nobody expected to fail.
+
+    What a command does itself it tells as a LocalError, mostly; what is left is its own output, if it can be.
+    """
+    _give_up_output()
+    print_error(command, _what_failed(error), patience)
+
+
+def _what_failed(error: OSError) -> str:
+    of_output = error.errno in OF_OUTPUT and error.filename is None
+    if error.errno == errno.EAGAIN and not hasattr(error, "characters_written"):  # Python's writers set that
+        of_output = False
+    if of_output:
+        return f"cannot write to standard output: {reason_of(error)}"
+    return failed_call(error)
+
+
 def _give_up_output() -> None:
     """Without this Python tries again when it ends, and makes the exit status 120."""
-    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no descriptor is left
+        sys.stdout = None  # nothing is tried again then
+        return
     os.dup2(null, 1)
     os.close(null)

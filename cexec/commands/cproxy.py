@@ -83,6 +83,7 @@ def command(
     keys = [read_key(find_key(name), (RelayKey,), needed) for name in only]
     address, groups = parse_self(own), groups_from_environment(os.environ)
     port, ports = udp_port_from_environment(os.environ), ports_from_environment(os.environ)
+    descriptors = raise_limit(WANTED_DESCRIPTORS)  # before any is needed: the caller may have used up the usual ones
 
     def network(number: int) -> Network:
         return plan(address, groups, targets, interfaces(), address_towards)[number]
@@ -95,7 +96,7 @@ def command(
         hop_delay=hop_delay,
         rate=rate,
         ports=ports,
-        descriptors=raise_limit(WANTED_DESCRIPTORS),
+        descriptors=descriptors,
     )
     relay = Relay(sides, rules, log=log)
     near, far = (", ".join(side.labels) or "nothing" for side in sides)

@@ -41,6 +41,7 @@ from cexec.gate.page.page_routes import routes as page_routes
 from cexec.gate.runs.run_desk import RunDesk
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
+from cexec.system.call_threads import run_loop
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def serve(options: GateOptions, keys: Sequence[str], ready: Callable[[GateListen
         with contextlib.closing(listener):
             audit = Audit() if options.audit is None else Audit(open_audit(options.audit))
             try:
-                asyncio.run(_serve(options, keys, database, listener, audit, ready))
+                run_loop(_serve(options, keys, database, listener, audit, ready))
             finally:
                 audit.close()
     finally:

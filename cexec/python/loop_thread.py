@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cexec.errors import JobCancelledError, UsageError
+from cexec.system.call_threads import end_threads, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -73,7 +74,7 @@ class LoopThread:
         if self._loop is None:
             started = threading.Event()
             self._thread = threading.Thread(target=self._run, args=(started,), name=self._name, daemon=True)
-            self._thread.start()
+            start_thread(self._thread)
             started.wait()
         assert self._loop is not None
         return self._loop
@@ -105,9 +106,12 @@ class LoopThread:
 
     def _run(self, started: threading.Event) -> None:
         with asyncio.Runner() as runner:  # which cancels all tasks at its end
-            self._loop = runner.get_loop()
-            self._loop.call_soon(started.set)
-            self._loop.run_forever()
+            loop = self._loop = runner.get_loop()
+            loop.call_soon(started.set)
+            try:
+                loop.run_forever()
+            finally:
+                end_threads(loop)
 
 
 async def _begin(what: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -23,6 +23,7 @@ from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import alert
 from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
+from cexec.system.call_threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -82,7 +83,7 @@ async def take_census(settings: Settings, requirements: Requirements | None = No
     """Returns the workers that answer now, by name; with `requirements` those that fit."""
     announcer = Announcer(settings.network.groups, settings.network.udp_port)
     try:
-        await asyncio.to_thread(announcer.settle)
+        await in_thread(announcer.settle)
         inquiry = Inquiry([settings.key], announcer, requirements=requirements)
         now = monotonic()
         while not inquiry.advance(now):  # by a time before the last answers were read
@@ -102,7 +103,7 @@ async def follow(settings: Settings) -> AsyncIterator[ClusterChange]:
     roster = Roster([settings.key], settings.network.groups, settings.network.udp_port)
     watch = _Watch(settings)
     try:
-        await asyncio.to_thread(roster.settle)
+        await in_thread(roster.settle)
         roster.open(watch.changed, INTERVAL, watch.heard)
         while True:
             roster.step(monotonic())
@@ -135,7 +136,7 @@ class LiveWorkers:
         """Asks at once and then every few seconds, and hears who comes and goes meanwhile, for ever."""
         roster = Roster([self._settings.key], self._settings.network.groups, self._settings.network.udp_port)
         try:
-            await asyncio.to_thread(roster.settle)
+            await in_thread(roster.settle)
             roster.open(self._changed, INTERVAL)
             while True:
                 roster.step(monotonic())

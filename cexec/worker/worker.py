@@ -114,6 +114,7 @@ class Worker:
         self._jobs = Jobs(
             supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
         )
+        self._jobs.tell_no_room = self._offers.tell_no_room
         for index, one in enumerate(self._served):
             one.answers.jobs = partial(self._jobs.of_application, index)
         self._stage = Stage.SERVING

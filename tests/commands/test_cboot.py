@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def cboot(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("words", "said"),
     [
         ([], "there are no hosts: cboot HOSTFILE APP -- EXE"),
+        (["", "app", "cat"], "HOSTFILE is empty; is a variable of the shell not set?"),
         (["-w", "a"], "the name of the application's key is missing"),
         (["-w", "a", "app"], "the program is missing that the workers run"),
         (["-w", "a[1-", "app", "cat"], "-w line 1: 'a[1-': a bracket is not closed"),
@@ -143,3 +145,24 @@ def test_nothing_is_left_here(tmp_path: Path, application: Application) -> None:
     before = {path.name for path in tmp_path.iterdir()}
     cboot(tmp_path, "--patience", "0", "-w", "a", "app", "cat")
     assert {path.name for path in tmp_path.iterdir()} - before <= {"ssh", "cache"}
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        ("<&-", "standard input names no host"),
+        ("< hosts", "standard input line 1: 'a\ufffd' is not a host"),
+        ("> out <&1", "cannot read standard input: bad file descriptor"),
+    ],
+)
+def test_hosts_from_an_odd_standard_input(
+    application: Application, tmp_path: Path, redirection: str, said: str
+) -> None:
+    """Regression: a standard input that is closed was a traceback."""
+    (tmp_path / "hosts").write_bytes(b"a\xff\n")
+    script = f"exec {shlex.join(command('cboot', '--status', '--ssh', 'true', '-', application.secret))} {redirection}"
+    ended = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=local_environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (111 if "cannot" in said else 100, "")
+    assert ended.stderr.startswith(f"cboot: {said}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,18 @@ def test_ports_for_workers_are_those_that_the_firewall_lets_through(
     assert application.run(input=b"x", host=made.host(1)).stdout == b"x"
     assert "client=10.77.1.2:410" in worker.wait_for("accepted")
     relay.close()
+
+
+@pytest.mark.parametrize("most", [7, 9, 12])
+def test_too_few_descriptors_are_told_before_any_is_needed(most: int) -> None:
+    """Regression: with few of them this host seemed to have no address, or a port to be taken."""
+    ended = subprocess.run(
+        command("cproxy", *LOOPBACK),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most, most)),
+    )
+    assert (ended.returncode, ended.stdout) == (111, "")
+    assert ended.stderr == f"cproxy: only {most} descriptors may be open, and 64 are needed; raise ulimit -n\n"

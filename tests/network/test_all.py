@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import signal
 import subprocess
 import time
@@ -103,6 +104,21 @@ def test_a_system_call_that_fails_is_told_in_one_line(crew: Crew, application: A
         process = start(application, client, stdin=unseekable)
         said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, *said) == (111, "", "cexec: a system call failed: illegal seek\n")
+
+
+def test_an_output_for_which_there_is_no_room_says_where_that_was(
+    crew: Crew, application: Application, tmp_path: Path
+) -> None:
+    """Regression: neither the directory was named nor what chooses it."""
+    client, _ = crew("head -c 3000000 /dev/zero", size=1)
+    script = f"ulimit -f 64; exec {shlex.join(command('cexec', '--all', '-n', application.public))}"
+    environment = clean_environment({"TMPDIR": str(tmp_path)})
+    process = client.popen(["sh", "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (111, b"")
+    assert errors.startswith(b"cexec: cannot keep the output of worker ann@")
+    advice = "file too large; TMPDIR says where else there is room"
+    assert errors.endswith(f" in {tmp_path}: {advice}\n".encode())
 
 
 def test_a_line_of_ours_that_nobody_takes_ends_no_program(crew: Crew, application: Application) -> None:

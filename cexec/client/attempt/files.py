@@ -19,7 +19,7 @@ from cexec.protocol.base.limits import MAXIMUM_STREAMS
 from cexec.protocol.connection.frames import FIRST_FILE, Stream
 from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.system.io.fds import FileSource, Sink
-from cexec.system.reason import reason_of
+from cexec.system.reason import reason_of, why_not_writable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Fetched:
             if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
                 raise UsageError(f"cannot fetch into {path}: it is not a regular file")
             if not self._dropped and not os.access(directory, os.W_OK):
-                raise LocalError(f"cannot write {path}: permission denied in {directory}")
+                raise LocalError(f"cannot write {path}: {why_not_writable(directory)} in {directory}")
         except BaseException:
             os.close(self._directory)
             raise

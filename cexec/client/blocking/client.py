@@ -22,7 +22,7 @@ from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.options import INTERRUPT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.decisions.race import Race
-from cexec.system.reason import reason_of
+from cexec.system.reason import failed_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class BlockingClient:
                 self._end_by(error, winner)
             except OSError as error:
                 self._tidy_up()
-                raise LocalError(f"a system call failed: {reason_of(error)}") from error
+                raise LocalError(failed_call(error)) from error
             finally:
                 if self._prepared:
                     self._signals.stop()  # not before: one more Ctrl-C would leave half a file

@@ -17,7 +17,7 @@ from cexec.errors import LocalError
 from cexec.system.io.fds import EmptySource, FileSource, Source
 from cexec.system.io.opened_fds import open_source
 from cexec.system.reason import reason_of
-from cexec.system.storage.temporary import temporary_place
+from cexec.system.storage.temporary import no_temporary
 
 READ_SIZE = 256 * 1024  # bytes (ours) read at once, about as many as a record carries
 
@@ -91,8 +91,7 @@ class SharedInput:
                 self._kept += size
                 data = data[size:]
         except OSError as error:
-            where = temporary_place()
-            raise LocalError(f"cannot keep {name_of(self._number)} in {where}: {reason_of(error)}") from None
+            raise no_temporary(f"keep {name_of(self._number)}", error) from None
 
 
 class SharedSource(Source):

@@ -21,6 +21,7 @@ from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.net.sockets import hurry
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import RUNNING
+from cexec.system.storage.temporary import no_temporary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,5 +138,6 @@ class WorkerRun:
             self.failure = event.error
 
     def _failure_here(self, event: FailedHere) -> LocalError:
-        what = f"keep the output of worker {self.name}" if event.writing else f"read from {name_of(event.stream)}"
-        return LocalError(f"cannot {what}: {event.reason}")
+        if event.writing:
+            return no_temporary(f"keep the output of worker {self.name}", event.reason)
+        return LocalError(f"cannot read from {name_of(event.stream)}: {event.reason}")

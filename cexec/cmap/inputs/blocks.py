@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
+from cexec.system.call_threads import start_thread
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class BlockReader:
 
     def take(self) -> bytes | None:
         if not self._over and not self._thread.ident:
-            self._thread.start()
+            start_thread(self._thread)
         if self._over:
             return b""
         try:

@@ -8,7 +8,6 @@ row has too, that is there already, or that is also an input or another output. 
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.inputs.file_names import NameCheck
 from cexec.cmap.inputs.named_files import NamedFiles
 from cexec.errors import UsageError
-from cexec.system.reason import reason_of
+from cexec.system.reason import reason_of, why_not_writable
 from cexec.system.storage.identity import descriptor_of, identify
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class ResultDirectory:
             raise UsageError(f"{where}: there is no directory {path}; make it first")
         try:
             if not os.access(path, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, "")
+                raise OSError(why_not_writable(path))
             status = os.stat(path)
             self.inode = (status.st_dev, status.st_ino)
             self.names = set(os.listdir(path))

@@ -13,9 +13,9 @@ from array import array
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
-from cexec.errors import LocalError, UsageError
+from cexec.errors import UsageError
 from cexec.system.reason import reason_of
-from cexec.system.storage.temporary import temporary_place
+from cexec.system.storage.temporary import no_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes (ours) read or copied at once
 HASH_SIZE = 16  # bytes (ours)
+KEEP = "keep data"  # what a temporary file is for, in messages
 WINDOW = 1 << 16  # bytes (ours) of records read at once
 
 
@@ -34,7 +35,7 @@ class Spool:
         try:
             self._file = tempfile.TemporaryFile(prefix="cexec-", buffering=0)  # noqa: SIM115 - lives as long as we do
         except OSError as error:
-            raise _failure(error) from None
+            raise no_temporary(KEEP, error) from None
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
         """Adds data; returns where it begins."""
@@ -43,7 +44,7 @@ class Spool:
             while view:
                 view = view[os.pwrite(self._file.fileno(), view, self.size + len(data) - len(view)) :]
         except OSError as error:
-            raise _failure(error) from None
+            raise no_temporary(KEEP, error) from None
         self.size += len(data)
         return start
 
@@ -150,8 +151,3 @@ class RecordStore:
         self._has_nul = self._has_nul or b"\0" in self._waiting
         self._spool.append(self._waiting)
         self._waiting.clear()
-
-
-def _failure(error: OSError) -> LocalError:
-    reason = reason_of(error)
-    return LocalError(f"cannot keep data in {temporary_place()}: {reason}; TMPDIR says where else there is room")

@@ -17,7 +17,7 @@ from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.cmap.results.renames import Rename, remove, seen
 from cexec.cmap.results.syncing import sync_file
 from cexec.errors import LocalError, UsageError
-from cexec.system.reason import reason_of
+from cexec.system.reason import reason_of, why_not_writable
 from cexec.system.storage.own_files import check_output
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def make_results_directory(
     except OSError as error:
         raise UsageError(f"--results {path}: {reason_of(error)}") from None
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"--results {path}: directory cannot be written")
+        raise UsageError(f"--results {path}: directory cannot be written: {why_not_writable(path)}")
     for number in sorted(present):
         result = os.path.join(path, str(number))
         if not os.path.lexists(result) or (numbers is not None and (number not in numbers or finished(number))):

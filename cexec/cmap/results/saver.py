@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.results.collect import CommitOrder
 from cexec.cmap.results.commit import Saved
 from cexec.errors import LocalError
+from cexec.system.call_threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +121,7 @@ class Saver:
         while not self._ready and not self._closed and self._failure is None:
             await self._wait(1, None if self._journal is None else TELL)
             if self._journal is not None and self._journal.unwritten and not self._ready:
-                await asyncio.to_thread(self._journal.flush)
+                await in_thread(self._journal.flush)
         if self._ready and self._committer.takes_time(self._ready):
             await self._wait(LARGEST_GROUP, GATHER)
         return bool(self._ready) and self._failure is None
@@ -149,7 +150,7 @@ class Saver:
                 group.append(self._ready.popleft())
         saved = Saved()
         if group and self._committer.takes_time(group):
-            saved = await asyncio.to_thread(self._committer.save, group)
+            saved = await in_thread(self._committer.save, group)
         elif group:
             saved = self._committer.save(group)
         if (error := self._finish(saved) or failure) is not None:
@@ -184,7 +185,7 @@ class Saver:
         if self._collector is None or not ended.outcome.succeeded:
             return None
         try:
-            verdict = await asyncio.to_thread(self._collector.check, ended.task, ended.outputs)
+            verdict = await in_thread(self._collector.check, ended.task, ended.outputs)
         except LocalError as error:
             return error
         if not verdict.accepted:

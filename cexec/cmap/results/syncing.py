@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cexec.errors import LocalError
+from cexec.system.call_threads import Threads
 from cexec.system.reason import reason_of
 
 MOST_SEEN = 10_000  # directories (ours) that are remembered
@@ -71,7 +71,7 @@ class Syncer:
 
     def __init__(self, *, on: bool = True) -> None:
         self.on = on
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._seen: set[str] = set()  # directories whose way is on disk, as they were called
         self._known: set[str] = set()  # those and the ones on their ways, by their real names
 
@@ -80,7 +80,7 @@ class Syncer:
         if len(calls) <= 1 or not self.on:
             return _errors_of(calls)
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sync")
+            self._threads = Threads(THREADS, "sync")
         shares = [calls[start::THREADS] for start in range(min(THREADS, len(calls)))]
         errors: list[LocalError | None] = [None] * len(calls)
         for start, found in enumerate(self._threads.map(_errors_of, shares)):

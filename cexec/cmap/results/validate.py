@@ -10,6 +10,7 @@ process group of its own: Ctrl-C is for us, and what runs is ended by `end`.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -23,6 +24,7 @@ from cexec.cmap.inputs.store import CHUNK
 from cexec.cmap.results.attempt_files import FileOutput, Output
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
+from cexec.system.storage.temporary import no_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +67,11 @@ class Validator:
 
     def check(self, task: Task, outputs: Mapping[str, Output], extra: Mapping[str, str] | None = None) -> Verdict:
         """`extra` is added to a command's environment."""
-        with tempfile.TemporaryDirectory(prefix="cexec-results-") as directory:
+        try:
+            place = tempfile.TemporaryDirectory(prefix="cexec-results-")
+        except OSError as error:
+            raise no_temporary(f"keep results for {self._option}", error) from None
+        with place as directory:
             try:
                 _fill(directory, outputs)
             except OSError as error:
@@ -88,7 +94,11 @@ class Validator:
 
     def _run(self, task: Task, directory: str, extra: Mapping[str, str]) -> Verdict:
         output = Output()
-        with tempfile.TemporaryFile() as errors:
+        try:
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - in the next block
+        except OSError as error:
+            raise no_temporary(f"keep the standard error of {self._option}", error) from None
+        with file as errors:
             try:
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", self._text],
@@ -99,8 +109,10 @@ class Validator:
                     stderr=errors,
                     process_group=0,
                 )
-            except OSError as error:  # a row that is too long for an environment
-                return Verdict(f"{self._option}: {reason_of(error)}", output)
+            except OSError as error:
+                if error.errno == errno.E2BIG:  # a row that is too long for an environment
+                    return Verdict(f"{self._option}: {reason_of(error)}", output)
+                raise LocalError(f"cannot run the command of {self._option}: {reason_of(error)}") from None
             with process:
                 self._running.add(process)
                 if self._ended:

@@ -17,6 +17,7 @@ from cexec.client.aio.pacing import IDLE_PATIENCE
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.errors import CexecError, LocalError, RefusedError, WithdrawnError
 from cexec.protocol.connection.program_offer import NONE_FITS
+from cexec.system.call_threads import in_thread
 
 if TYPE_CHECKING:
     from cexec.client.aio.known_workers import KnownWorker, KnownWorkers
@@ -182,7 +183,7 @@ class LeaseService:
             if self._parts.validator is not None and run.ending.how is How.SUCCEEDED:
                 run.returned = True
                 self._scheduler.returned(run.attempt)
-                verdict = await asyncio.to_thread(self._parts.validator.check, run.task, run.files.outputs)
+                verdict = await in_thread(self._parts.validator.check, run.task, run.files.outputs)
                 verdict.output.close()
                 if not verdict.accepted:
                     run.ending.reject(verdict.reason)

@@ -17,6 +17,7 @@ from cexec.gate.store import job_rows
 from cexec.gate.store.job_records import show_time
 from cexec.gate.store.output_log import KeptOutput, OutputLog
 from cexec.protocol.connection.options import SIGNALS
+from cexec.system.call_threads import in_thread
 from cexec.system.printable import printable
 from cexec.system.units import show_duration
 
@@ -158,7 +159,7 @@ class Desk:
         if live is not None or not job.over:
             raise Problem(409, "the job is not over: cancel it first", state=job.state.value)
         await self._engine.database.write(partial(job_rows.delete_job, job=id))
-        await asyncio.to_thread(self._engine.files.remove_job, id)
+        await in_thread(self._engine.files.remove_job, id)
 
     async def kill(
         self, identity: Caller, id: str | int, workers: Iterable[str] | None

@@ -32,6 +32,7 @@ from cexec.gate.store.job_records import JobRecord, JobState, PoolRecord
 from cexec.gate.store.output_log import KeptOutput, OutputLog, sync
 from cexec.gate.store.retention import RETENTION, expire, recover
 from cexec.protocol.datagrams.requirements import instance_text
+from cexec.system.call_threads import in_thread
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.units import show_count
@@ -300,7 +301,7 @@ class Engine:
         kept: dict[int, KeptOutput] = {}
         for stream, log in logs.items():
             try:
-                kept[stream] = log.finish() if log.in_memory else await asyncio.to_thread(log.finish)
+                kept[stream] = log.finish() if log.in_memory else await in_thread(log.finish)
             except OSError as error:
                 kept[stream] = log.give_up()
                 reason = f"an output cannot be kept: {reason_of(error)}"
@@ -308,7 +309,7 @@ class Engine:
         if live.errand.no_room:
             kept = {stream: log.give_up() for stream, log in logs.items()}  # its end could not be kept either
         if paths:
-            await asyncio.to_thread(_sync_all, [*paths, self.files.directory])
+            await in_thread(_sync_all, [*paths, self.files.directory])
         event = await self._write_end(job, kept)
         live.outputs.update(kept)
         for log in logs.values():

@@ -8,7 +8,6 @@ MOST_ASKED questions wait.  `close` waits for no journal.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +17,7 @@ from cexec.gate.access.caller import TokenRole
 from cexec.gate.problem import Problem
 from cexec.gate.runs.run_documents import failed_document, run_document, worker_document
 from cexec.gate.runs.run_shelf import RunShelf
+from cexec.system.call_threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,8 +45,8 @@ class RunDesk:
     def __init__(self, paths: Sequence[str] | None) -> None:
         self.offered = paths is not None
         self._shelf = RunShelf(paths or ())
-        self._reader = ThreadPoolExecutor(1, "reader of journals")
-        self._askers = ThreadPoolExecutor(ASKERS, "asker of cmap")
+        self._reader = Threads(1, "reader of journals")
+        self._askers = Threads(ASKERS, "asker of cmap")
         self._asked = 0
 
     def close(self) -> None:

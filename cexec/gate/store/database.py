@@ -15,13 +15,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from cexec.errors import LocalError, UsageError
 from cexec.gate.store import access_schema, job_schema, page_rows, pcci_rows
+from cexec.system.call_threads import Threads, start_thread
 from cexec.system.reason import reason_of
 from cexec.system.storage.lockfile import Lock
 from cexec.system.storage.own_files import check_own, open_own
@@ -77,7 +77,7 @@ class Database:
         self._open: list[sqlite3.Connection] = []
         self._thread: threading.Thread | None = None
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._readers: ThreadPoolExecutor | None = None
+        self._readers: Threads | None = None
         try:
             _check_file(path)
             self._writer = self._connect()
@@ -88,9 +88,14 @@ class Database:
             self.close()
             raise
         if sole:
-            self._readers = ThreadPoolExecutor(1, "reader of the state")
-            self._thread = threading.Thread(target=self._write_all, name="writer of the state", daemon=True)
-            self._thread.start()
+            self._readers = Threads(1, "reader of the state")
+            thread = threading.Thread(target=self._write_all, name="writer of the state", daemon=True)
+            try:
+                start_thread(thread)
+            except LocalError:
+                self.close()
+                raise
+            self._thread = thread
 
     async def write(self, change: Change[T]) -> T:
         """Runs the change in a transaction; returns what it returns, when that is on the disk."""

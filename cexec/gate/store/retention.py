@@ -8,12 +8,12 @@ reached the disk, and files that belong to nothing are removed.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
 from cexec.gate.store.job_records import OVER, JobState
 from cexec.gate.store.job_rows import insert_output
+from cexec.system.call_threads import in_thread
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
@@ -90,7 +90,7 @@ async def expire(database: Database, files: OutputFiles, now: float, retention: 
 
     expired = await database.write(outputs)
     if expired:
-        await asyncio.to_thread(_remove, files, expired)
+        await in_thread(_remove, files, expired)
     return max(len(expired), await database.write(records)) >= AT_ONCE
 
 

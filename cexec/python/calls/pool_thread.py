@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from cexec.errors import UsageError
+from cexec.system.call_threads import run_loop, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -60,14 +61,15 @@ class PoolThread:
     def _begin(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name="cexec.Executor", daemon=True)
+                thread = threading.Thread(target=self._main, name="cexec.Executor", daemon=True)
+                start_thread(thread)
+                self._thread = thread
                 _threads.add(self)
-                self._thread.start()
         self._made.wait()
 
     def _main(self) -> None:
         try:
-            asyncio.run(self._run_all())
+            run_loop(self._run_all())
         except BaseException as error:
             self._failure = error
         finally:

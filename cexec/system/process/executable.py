@@ -2,7 +2,8 @@
 
 Contract: `problem_of(path, search)` returns in words why the file cannot be started, or "" if nothing speaks against
 it; `search` is the PATH in which `env` looks.  `is_script(path)` is true for a text without `#!`, which the kernel does
-not start, and a shell does.  Neither raises: of a file that cannot be read nothing is known.
+not start, and a shell does.  Neither raises: of a file that cannot be read nothing is known.  `shown_path` is what a
+PATH is called in messages.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _problem_of_script(line: str, search: str | None) -> str:
         name = (name.removeprefix("-S").split() or [""])[0]
     if not name or name.startswith("-") or "=" in name or shutil.which(name, path=search):
         return ""
-    return f"its interpreter {name} is not found in the PATH {search}; install it, or correct the first line"
+    return f"its interpreter {name} is not found in {shown_path(search)}; install it, or correct the first line"
 
 
 def _problem_of_binary(head: bytes) -> str:
@@ -128,3 +129,7 @@ def _head(path: str) -> bytes | None:
             return file.read(_HEAD)
     except OSError:
         return None
+
+
+def shown_path(search: str | None) -> str:
+    return f"the PATH {search}" if search else "the PATH, which is empty"

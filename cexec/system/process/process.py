@@ -27,10 +27,7 @@ _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 _URGENCY = 10  # (ours) of nice(1), by which a worker comes before the programs that it starts
 _CANNOT_EXECUTE = 127  # exit status (ours) of a child that has told its errno, and that nobody else sees
 # Python, or our own parent, may ignore or block these signals; a program expects them as a shell leaves them.
-_DEFAULT_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD")
-]
+_DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # nobody can ignore those
 
 
 def resolve(program: str, search: str | None) -> str:
@@ -48,7 +45,7 @@ def resolve(program: str, search: str | None) -> str:
         raise UsageError(f"{found} is not executable; type: chmod +x {found}")
     if "/" in program and os.path.isdir(program):
         raise UsageError(f"{program} is a directory; name a program in it")
-    where = "" if "/" in program else f" in the PATH {search}"
+    where = "" if "/" in program else f" in {executable.shown_path(search)}"
     raise UsageError(f"{program} is not found{where}; give the program's full path or install it on this machine")
 
 

@@ -110,8 +110,14 @@ class EventLog:
 
 @lru_cache(maxsize=1)  # a worker writes thousands of lines in a second
 def _local_time(second: int) -> str:
-    """Returns a time since 1970 as local time with its distance from UTC (ISO 8601)."""
-    return datetime.fromtimestamp(second).astimezone().isoformat(timespec="seconds")
+    """Returns a time since 1970 as local time with its distance from UTC (ISO 8601).
+
+    It is UTC where TZ tells a distance that ISO 8601 has not: a day or more, such as `UTC+99`.
+    """
+    try:
+        return datetime.fromtimestamp(second).astimezone().isoformat(timespec="seconds")
+    except ValueError:
+        return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(second))
 
 
 def _fields_text(given: Mapping[str, object]) -> str:

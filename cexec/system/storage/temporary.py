@@ -1,7 +1,7 @@
 """The directory for temporary files of this process: $TMPDIR, /tmp and the others that Python tries.
 
-Contract: `temporary_place` names it for messages and raises nothing; `check_temporary` raises `LocalError`, which says
-what cannot be done, if no file can be made in any of them.
+Contract: `temporary_place` names it for messages and raises nothing; `no_temporary` makes the `LocalError` that says
+what cannot be done there; `check_temporary` raises it if no file can be made in any of them.
 """
 
 from __future__ import annotations
@@ -25,5 +25,9 @@ def check_temporary(what: str) -> None:
     try:
         tempfile.TemporaryFile().close()
     except OSError as error:
-        reason = f"{reason_of(error)}; TMPDIR says where else there is room"
-        raise LocalError(f"cannot {what} in {temporary_place()}: {reason}") from None
+        raise no_temporary(what, error) from None
+
+
+def no_temporary(what: str, error: OSError | str) -> LocalError:
+    reason = error if isinstance(error, str) else reason_of(error)
+    return LocalError(f"cannot {what} in {temporary_place()}: {reason}; TMPDIR says where else there is room")

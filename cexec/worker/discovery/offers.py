@@ -91,6 +91,12 @@ class Offers:
         for offer in [offer for offer in self._offers.values() if offer.identity == identity]:
             self.drop(offer)
 
+    def tell_no_room(self, known: Known, what: str, now: float) -> None:
+        """Tells a client that this worker has no room for something at the moment; it tries again later."""
+        if self._bidder.may_answer(known.mac1, now):
+            detail = f"it has no room for {what}"
+            self._served[known.application].answers.send(known, hello.REFUSED, detail, now=now)
+
     def close(self) -> None:
         """Drops all."""
         for offer in list(self._offers.values()):
@@ -102,19 +108,13 @@ class Offers:
         try:
             offer = Offer(known.mac1, way.address, known.opened, served.key.identity, description, now)
         except OwnLimitError as error:
-            self._no_room(known, error, now)
+            self._log.event("failed", **known.fields(), reason=f"no connection to its client: {error}")
+            self.tell_no_room(known, f"another connection: {error}", now)
+            self._bidder.failed(known.mac1, now)
         except CexecError as error:
             self._unreachable(known.mac1, way.address, error, now)
         else:
             self._offers[offer.connection.fileno()] = offer
-
-    def _no_room(self, known: Known, error: OwnLimitError, now: float) -> None:
-        """Tells log and client that this worker can connect to nobody at the moment; it tries again later."""
-        self._log.event("failed", **known.fields(), reason=f"no connection to its client: {error}")
-        if self._bidder.may_answer(known.mac1, now):
-            detail = f"it has no room for another connection: {error}"
-            self._served[known.application].answers.send(known, hello.REFUSED, detail, now=now)
-        self._bidder.failed(known.mac1, now)
 
     def _failed(self, offer: Offer, error: CexecError, now: float) -> None:
         self.drop(offer)

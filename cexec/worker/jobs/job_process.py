@@ -66,7 +66,7 @@ class JobProcess:
     """
 
     __slots__ = ("_channel", "_credit", "_disorder", "_ended", "_failure", "_kill", "_memory", "_notes", "_tickets",
-                 "connection", "job", "silent", "state", "ticket")  # fmt: skip
+                 "connection", "job", "no_room", "silent", "state", "ticket")  # fmt: skip
 
     def __init__(self, channel: socket.socket, memory: ReportMemory, kill: Callable[[], None]) -> None:
         """`kill` kills the process; it does not wait for the end."""
@@ -83,6 +83,7 @@ class JobProcess:
         self._kill = kill
         self._ended = False  # as the supervisor has said
         self._failure = ""  # how it ended, in words; empty if it ended well
+        self.no_room = ""  # why it was never started
         self._disorder = ""  # the reason why it is being killed; what it sends is not read any more
 
     def fileno(self) -> int:
@@ -199,6 +200,7 @@ class JobProcess:
     def not_started(self, reason: str) -> None:
         """There was no room for it."""
         self._ended = True
+        self.no_room = reason
         self._failure = f"no process for it: {reason}"
 
     # its reports

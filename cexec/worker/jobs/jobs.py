@@ -63,6 +63,7 @@ class Jobs:
         most_files: int = 0,
     ) -> None:
         """`most_files`: bytes of files that the jobs of one client may have on disk together, 0 for any number."""
+        self.tell_no_room: Callable[[Known, str, float], None] = lambda known, what, now: None
         self._supervisor = supervisor
         self._bidder = bidder
         self._heard = heard
@@ -116,6 +117,7 @@ class Jobs:
             process = self._give(offer, known)
         except OSError as error:
             self._log.event("failed", **known.fields(), reason=f"no process for it: {reason_of(error)}")
+            self.tell_no_room(known, f"another process: {reason_of(error)}", now)
             self._bidder.released(offer.identity, now)
             return
         self._leases[process.ticket] = process
@@ -386,6 +388,9 @@ class Jobs:
         """Forgets a process that has ended."""
         if report.reason:
             self._log.event("broken", **(step.connection.fields if step.connection else {}), reason=report.reason)
+        known = self._heard.get(step.connection.announced) if process.no_room and step.connection else None
+        if known is not None:
+            self.tell_no_room(known, f"another process: {process.no_room}", now)
         self._processes.pop(process.fileno(), None)
         self._files.drop(process)
         self._ending.discard(process)

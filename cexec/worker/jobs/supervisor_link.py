@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import helpers, job_group
+from cexec.system.reason import reason_of
 from cexec.worker.jobs import supervisor
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.report_memory import ReportMemory
@@ -103,7 +104,7 @@ class SupervisorLink:
             number, value = map(int, numbers)
             process = self._processes.pop(number)
             if word == FAILED:
-                process.not_started(os.strerror(value))
+                process.not_started(reason_of(value))
             else:
                 process.ended(value)
             ended.append(process)

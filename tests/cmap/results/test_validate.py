@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput
 from cexec.cmap.results.attempt_files import FileOutput, Output
 from cexec.cmap.results.validate import Validator, Verdict
-from cexec.errors import UsageError
+from cexec.errors import LocalError, UsageError
 
 pytestmark = pytest.mark.usefixtures("process_end")
 
@@ -112,3 +115,14 @@ def test_a_row_that_is_too_long_for_an_environment_is_told() -> None:
     task = Task(1, stdin=TaskInput(NOTHING), parameters={"id": "x" * 10_000_000})
     verdict = Validator("true", "--validate").check(task, {"stdout": Output()})
     assert verdict.reason == "--validate: argument list too long"
+
+
+def test_a_command_that_cannot_be_started_says_nothing_about_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: where pids.max was reached, tasks counted as failed and were tried again."""
+
+    def no_room(*_: object, **__: object) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", no_room)
+    with pytest.raises(LocalError, match=r"^cannot run the command of --validate: resource temporarily unavailable$"):
+        validated("true")

@@ -72,6 +72,13 @@ def test_what_is_no_program_is_told(tmp_path: Path) -> None:
         process.resolve("./absent", str(tmp_path))
 
 
+@pytest.mark.parametrize("search", ["", None])
+def test_an_empty_path_is_called_so(search: str | None) -> None:
+    """Regression: `PATH= cservice app cat` said that cat was not found in the PATH None, or in nothing."""
+    with pytest.raises(UsageError, match="in the PATH, which is empty; give the program's"):
+        process.resolve("absent", search)
+
+
 # starting it
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from datetime import datetime
 from typing import Any
 
@@ -76,3 +77,16 @@ def test_a_line_begins_with_the_local_time(monkeypatch: pytest.MonkeyPatch) -> N
     for now in seconds:
         expected = datetime.fromtimestamp(int(now)).astimezone().isoformat(timespec="seconds")
         assert written() == f"{expected} what"
+
+
+@pytest.mark.parametrize(("zone", "now"), [("UTC+99", 1_000_000_000), ("XXX-25:61", 1_000_000_001)])
+def test_a_zone_that_is_a_day_away_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch, zone: str, now: int) -> None:
+    """Regression: the first event ended cservice and cproxy with a traceback."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        monkeypatch.setattr("cexec.system.storage.eventlog.time.time", lambda: now)
+        assert written() == f"2001-09-09T01:46:4{now % 10}+00:00 what"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

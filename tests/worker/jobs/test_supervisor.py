@@ -109,7 +109,7 @@ def test_no_room_for_a_process_costs_this_connection_only() -> None:
     one = link.start()
     assert heard(link) == [one]
     one.state = State.TAKEN
-    assert end_of(one) == "no process for it: Resource temporarily unavailable"
+    assert end_of(one) == "no process for it: resource temporarily unavailable"
     assert not link.lost
     link.close()
 
