@@ -71,6 +71,7 @@ class Terminal:
     ) -> None:
         self.seen = b""
         self._terminal, theirs = pty.openpty()
+        self.first_modes = self.modes()  # before the command can change them
         shell = [
             sys.executable,
             "-c",

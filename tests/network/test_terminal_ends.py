@@ -156,7 +156,7 @@ def test_a_stop_concerns_us_alone_and_fg_goes_on(shell: Shell, tmp_path: Path, h
         f"echo ready; {until(tmp_path / 'go')}; touch {tmp_path}/went; cat; echo end", "-t"
     )
     with Terminal(argv, {**environment, "TERM": "xterm"}) as terminal:
-        before = terminal.modes()
+        before = terminal.first_modes
         terminal.wait_for(b"ready")
         # The first bytes may be shown a moment before keys are for the program.
         wait_until(lambda: not terminal.modes()[3] & termios.ICANON)
@@ -182,7 +182,7 @@ def test_a_stop_concerns_us_alone_and_fg_goes_on(shell: Shell, tmp_path: Path, h
 def test_a_job_in_the_background_leaves_the_terminal_alone_until_it_is_in_front(shell: Shell, tmp_path: Path) -> None:
     argv, environment = shell.client("echo ready; cat; echo end", "-t")
     with Terminal(argv, {**environment, "TERM": "xterm"}, background=True) as terminal:
-        before = terminal.modes()
+        before = terminal.first_modes
         terminal.wait_for(b"ready")
         assert terminal.modes() == before and not terminal.says_more(1.5)
         terminal.foreground()

@@ -94,7 +94,10 @@ class RollReport:
             self._held.append(write)
 
     def _name(self, run: WorkerRun) -> None:
-        run.name = self._names.setdefault(run.winner.hello.instance, run.name)
+        """A worker whose answer was lost, or was too late, is named as those of the roll are."""
+        name = run.winner.hello.name
+        shared = any(other.partition("@")[0] == name for other in self._names.values())
+        run.name = self._names.setdefault(run.winner.hello.instance, run.name if shared else name)
 
     def _write(self, run: WorkerRun) -> None:
         status = EXIT_TEMPORARY if run.exit is None else run.exit.exit_status
