@@ -16,6 +16,7 @@ from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.aio.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES, IDLE_PATIENCE
 from cexec.client.attempt.repetition import MAXIMUM_REFUSALS, MAXIMUM_WITHDRAWALS
 from cexec.cmap.inputs.tasks import Task
+from cexec.cmap.results import saver
 from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
 from cexec.cmap.results.saver import MOST_WAITING
 from cexec.cmap.run.coordinator import TICK, Coordinator
@@ -125,7 +126,7 @@ def test_when_more_tasks_end_in_one_moment_than_may_wait_for_the_disk_no_lease_i
         await asyncio.sleep(HOLD / 20)  # in the time of this test, unlike a thread
         return save(*arguments)
 
-    monkeypatch.setattr(asyncio, "to_thread", on_a_slow_disk)
+    monkeypatch.setattr(saver, "in_thread", on_a_slow_disk)
     slots = 2 * MOST_WAITING
     arrived = 0
     all_are_there = asyncio.Event()
