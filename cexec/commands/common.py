@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Option: TypeAlias = tuple[tuple[str, ...], str, str]
 
 _NAMES = "PIPE BADF IO NOSPC DQUOT FBIG AGAIN INVAL CONNRESET NOTCONN PERM NXIO ISDIR DESTADDRREQ TIMEDOUT"
-OF_OUTPUT = frozenset(getattr(errno, f"E{name}") for name in _NAMES.split())  # what write(2) says of standard output
+OF_OUTPUT = frozenset(getattr(errno, f"E{name}") for name in _NAMES.split())  # write(2) fails with these
 CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed for us to ask if it was meant
 
 

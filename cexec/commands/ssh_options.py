@@ -35,7 +35,7 @@ REFUSED = {  # options that would change what the call does, with the reason
 REFUSED_WITH_VALUE = "LRDJWwOQ"
 ACCEPTED = ("LANG", "GIT_PROTOCOL")  # variables that a worker takes, and all that begin with
 ACCEPTED_BEGINNING = "LC_"
-REQUESTS = {  # what RequestTTY says
+REQUESTS = {  # RequestTTY takes these values
     "no": NO_TERMINAL, "false": NO_TERMINAL, "auto": AS_USUAL, "yes": TERMINAL, "true": TERMINAL,
     "force": FORCED_TERMINAL,
 }  # fmt: skip

@@ -45,7 +45,7 @@ class Threads(ThreadPoolExecutor):
             if self._shutdown:
                 self._calls.remove(mine)
                 raise
-            self._make_next()  # whoever is next, for one that waits longer must not be overtaken
+            self._make_next()  # it makes the call that has waited longest, which may be another one
         return future
 
     def _make_next(self) -> None:

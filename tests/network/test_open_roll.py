@@ -23,7 +23,7 @@ from tests.environment import LOOPBACK_GROUP, clean_environment, command
 from tests.fake_worker import LOOPBACK
 from tests.needs import require_tool
 from tests.service import Application
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, all_asleep, wait_until
 
 NAMES = ("ann", "bob", "cid")
 STOPPED = 4.0  # seconds, longer than a worker waits for an answer to its offer
@@ -99,7 +99,7 @@ def test_a_worker_whose_answers_are_lost_gets_the_job_once(
     options = [["--name", name, "-j", "1"] for name in NAMES]
     services = [service("cat", host=host, options=one) for host, one in zip(hosts, options, strict=False)]
     hosts[1].drop(100, hook="output")
-    time.sleep(1)  # its uptime is then a second, of which no part is rounded away
+    time.sleep(1)  # a worker says its uptime in whole seconds, and 0 could mean that it started after the job
     done = application.run("--all", "--tag", input=b"x", host=client)
     assert (done.returncode, done.stderr) == (0, b"")
     assert sorted(done.stdout.splitlines()) == [b"ann: x", b"bob: x"]
@@ -141,7 +141,7 @@ def test_a_signal_before_the_first_start_ends_the_client_at_once(
         worker.wait_for(" started ")
         client = subprocess.Popen([*argv, *options, "--all"], env=environment, **PIPES)
         wait_until(lambda: (RUN_ALL if begun else CENSUS) in overheard.kinds())
-        time.sleep(0.3)  # so that it waits in its loop
+        wait_until(lambda: all_asleep(client.pid))  # it waits in its loop
         client.send_signal(number)
         assert client.communicate(timeout=PATIENCE) == ("", "")
         assert client.returncode == -number

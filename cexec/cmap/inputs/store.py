@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes (ours) read or copied at once
 HASH_SIZE = 16  # bytes (ours)
-KEEP = "keep data"  # what a temporary file is for, in messages
+KEEP = "keep data"  # messages of failures say by it what a temporary file is for
 WINDOW = 1 << 16  # bytes (ours) of records read at once
 
 

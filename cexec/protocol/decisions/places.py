@@ -68,7 +68,7 @@ class Places:
         announcement.standing = Standing.PROVED
         self._announcements.stands(announcement)
         self.unproved.forgive(announcement.identity)
-        announcement.tried_at = ""  # what answers from now on may be another way than the one that was tried
+        announcement.tried_at = ""  # its client may answer by another way now
         self.discard(announcement)
         if announcement.state == READY:
             self._proved.add(announcement)

@@ -35,7 +35,7 @@ _MAXIMUM_START = 1 << 63  # ticks: more than any process's start time
 _READ = 1 << 16  # bytes (ours) of a record's beginning, which names the boot, and of its end, which names the last job
 # The end of a line of `begin_job`, made once: a lease writes one for every job.
 _NOTHING_YET = json.dumps({"leader": 0, "start": 0, "directory": "", "group": ""}).encode().removeprefix(b"{")
-_BEFORE_JOBS = {"boot", "job_group"}  # what a record says before there is a job
+_BEFORE_JOBS = {"boot", "job_group"}  # a record has these before its first job
 _NEW = 60.0  # seconds (ours) that an empty record may still be about to be locked
 _LOOKS = 200  # (ours) at processes that do not end, _LOOK_INTERVAL apart
 _LOOK_INTERVAL = 0.005  # seconds (ours)

@@ -191,7 +191,7 @@ def _why(orders: Orders) -> str:
 
 
 class Marks:
-    """What is written of the jobs of one connection, by which everything is found that outlives this process."""
+    """The record of one connection's jobs: a sweep finds by it what has outlived this process."""
 
     def __init__(self, program: Program, group: JobGroup | None) -> None:
         self.record: Record | None = None
