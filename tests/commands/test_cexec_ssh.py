@@ -132,7 +132,8 @@ def test_a_signal_reaches_the_command_and_ends_us_without_a_word(host: ShellHost
     """Regression: after USR1, by which rsync ends its ssh when it fails, a line told of the command's death."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         started = tmp_path / f"started-{number}"
-        with host.popen("cexec-ssh", "w", f"touch {started}; exec sleep 60", stderr=subprocess.PIPE) as client:
+        # The shell makes the file itself: an interrupt as `touch` ends would be its, and the shell would go on.
+        with host.popen("cexec-ssh", "w", f"exec sleep 60 3>{started}", stderr=subprocess.PIPE) as client:
             wait_until(started.exists)
             client.send_signal(number)
             assert client.communicate(timeout=30) == (None, b"")

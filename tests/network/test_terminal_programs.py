@@ -91,8 +91,10 @@ def test_a_shell_with_job_control(shell: Shell) -> None:
         screen.type(b"\x04")  # ends cat
         screen.wait_for(lambda lines: lines[-1].endswith("$"))
         screen.type(b"(exit 3)\r")
+        # A shell that runs a command reads lines; a key that ends them would be lost as it reads keys again.
+        screen.wait_for(lambda lines: lines[-2:] == ["$ (exit 3)", "$"])
         screen.type(b"\x04")  # ends the shell
-        screen.wait_for("exit")
+        screen.wait_for(lambda lines: lines[-1] == "exit")
 
 
 def test_flow_control_is_two_keys(shell: Shell) -> None:
@@ -132,7 +134,7 @@ def test_top_and_python(shell: Shell) -> None:
         screen.type(b"q")
         screen.wait_for(">>>")
         screen.type(b"6*7\r")
-        screen.wait_for("42")
+        screen.wait_for(lambda lines: lines[-2:] == ["42", ">>>"])
         screen.type(b"\x04")
 
 

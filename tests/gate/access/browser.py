@@ -1,8 +1,8 @@
 """A real browser for tests: Chromium without a window, led over its debugging protocol.
 
 Contract: `with Browser(directory) as browser` starts it; `open(url)` loads a page and returns when it is there;
-`evaluate(script)` returns the value of an expression in that page, of a promise too, and `text` what it says.  Needs
-`require_tool("chromium")`.
+`evaluate(script)` returns the value of an expression in that page, of a promise too, or None if another page took its
+place meanwhile, and `text` what it says.  Needs `require_tool("chromium")`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-extensions",
     "--remote-debugging-port=0",
 )  # fmt: skip
+
+GONE = {  # how the browser says that a page has given way to another one, before or while an expression ran in it
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+}
 
 
 class Browser:
@@ -65,22 +71,29 @@ class Browser:
         wait_until(lambda: self.evaluate("document.readyState") == "complete")
 
     def evaluate(self, script: str) -> Any:
-        result = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        answer = self._answer("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if answer.get("error", {}).get("message") in GONE:
+            return None
+        assert "error" not in answer, answer
+        result = answer["result"]
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def text(self) -> str:
         """Returns what the page says; nothing while another page takes its place, which then has no body yet."""
-        return str(self.evaluate("document.body ? document.body.innerText : ''"))
+        return str(self.evaluate("document.body ? document.body.innerText : ''") or "")
 
-    def _call(self, method: str, **parameters: object) -> Any:
+    def _call(self, method: str, **parameters: object) -> None:
+        answer = self._answer(method, **parameters)
+        assert "error" not in answer, answer
+
+    def _answer(self, method: str, **parameters: object) -> Any:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
             message = json.loads(self._socket.recv(timeout=PATIENCE))
             if message.get("id") == self._number:
-                assert "error" not in message, message
-                return message["result"]
+                return message
 
     def _end(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)  # its own session: it has many processes
