@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -419,6 +419,28 @@ class Ahead:
         self.job.until(looked)
 
 
+class Permits:
+    """Lets programs end, one for each `give`, so that the next job can be given while one runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.wait = f"read permit < {directory}/permits"  # shell
+        os.mkfifo(directory / "permits")
+        self._pipe = os.open(directory / "permits", os.O_RDWR)
+
+    def give(self) -> None:
+        os.write(self._pipe, b"\n")
+
+    def close(self) -> None:
+        os.close(self._pipe)
+
+
+@pytest.fixture
+def permits(tmp_path: Path) -> Iterator[Permits]:
+    made = Permits(tmp_path)
+    yield made
+    made.close()
+
+
 class Collected(Sink):
     """Adds to the output of the job of this moment."""
 
@@ -445,13 +467,15 @@ def test_a_job_in_advance_begins_when_the_parent_lets_it_and_not_before() -> Non
         assert (taken.job_id, client.began) == (name(1), 1)
 
 
-def test_jobs_in_advance_go_ahead_without_a_word() -> None:
-    client = Ahead("cat")
+def test_jobs_in_advance_go_ahead_without_a_word(permits: Permits) -> None:
+    client = Ahead(f"cat; {permits.wait}")
     with client.job as job:
         job.parent.send(Word.AHEAD.value)
         for number in range(1, 8):
             client.give(number, b"%d" % number)
+            permits.give()
             client.until(lambda count=number: client.began == count)  # type: ignore[misc]
+        permits.give()
         client.until(lambda: len(client.exits) == 8)
         assert [output for _, output in client.exits] == [b"", *(b"%d" % number for number in range(1, 8))]
 
@@ -526,9 +550,11 @@ def test_a_short_job_is_one_record_each_way(monkeypatch: pytest.MonkeyPatch) -> 
         assert seen == {"records said": 1, "frames said": 3, "records heard": 1, "frames heard": 7}
 
 
-def test_the_end_of_a_job_and_the_beginning_of_one_in_advance_are_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_job_and_the_beginning_of_one_in_advance_are_one_record(
+    monkeypatch: pytest.MonkeyPatch, permits: Permits
+) -> None:
     monkeypatch.setattr("cexec.worker.jobs.job.HELD_BACK", 5.0)  # as if the machine were fast
-    client = Ahead("sleep 0.1")
+    client = Ahead(permits.wait)
     with client.job as job:
         job.parent.send(Word.AHEAD.value)
         client.give(1)
@@ -540,11 +566,15 @@ def test_the_end_of_a_job_and_the_beginning_of_one_in_advance_are_one_record(mon
             return take(memory, *arguments)
 
         monkeypatch.setattr(BoxMemory, "open", counted)
+        permits.give()
+        permits.give()
         client.until(lambda: len(client.exits) == 2)
         assert (client.began, opened) == (1, [0, 1])
 
 
-def test_the_input_of_a_job_in_advance_is_there_before_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_input_of_a_job_in_advance_is_there_before_its_program(
+    monkeypatch: pytest.MonkeyPatch, permits: Permits
+) -> None:
     waiting: list[int] = []  # bytes in the pipe when the program is about to be started, in the job process
 
     def spawn(*arguments: Any) -> int:
@@ -553,14 +583,16 @@ def test_the_input_of_a_job_in_advance_is_there_before_its_program(monkeypatch: 
         return program_start.spawn(*arguments)
 
     monkeypatch.setattr("cexec.worker.jobs.job.spawn", spawn)
-    client = Ahead("head -c 2")
+    client = Ahead(f"head -c 2; {permits.wait}")
     with client.job as job:
         job.parent.send(Word.AHEAD.value)
         counts = []
         for number in range(1, 5):
             client.give(number, b"input")
+            permits.give()
             client.until(lambda count=number: client.began == count)  # type: ignore[misc]
             counts.append(len(os.listdir(f"/proc/{job.pid}/fd")))
+        permits.give()
         client.until(lambda: len(client.exits) == 5)
         assert client.exits[1:] == [(0, b"in")] * 4
         assert [(one.ending, one.count) for one in client.endings[1:]] == [(ENDED, 2)] * 4
