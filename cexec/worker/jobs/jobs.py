@@ -113,17 +113,19 @@ class Jobs:
     def start(self, offer: Offer, known: Known, now: float) -> None:
         """Gives a connection for which a slot is reserved to a process, which says CONFIRM and waits for GO."""
         self._expect(known.application, 1)
-        try:
-            process = self._give(offer, known)
-        except OSError as error:
-            self._log.event("failed", **known.fields(), reason=f"no process for it: {reason_of(error)}")
-            self.tell_no_room(known, f"another process: {reason_of(error)}", now)
+        process = self._give(offer, known, now)
+        if isinstance(process, str):
+            self._log.event("failed", **known.fields(), reason=f"no process for it: {process}")
+            self.tell_no_room(known, f"another process: {process}", now)
             self._bidder.released(offer.identity, now)
             return
         self._leases[process.ticket] = process
 
-    def _give(self, offer: Offer, known: Known) -> JobProcess:
-        """Prefers the process that waits, because all that it needs is in its memory already."""
+    def _give(self, offer: Offer, known: Known, now: float) -> JobProcess | str:
+        """Prefers the process that waits, because all that it needs is in its memory already.
+
+        Returns the process, or why there is none.
+        """
         while self._spare:
             process = self._spare.pop()
             try:
@@ -131,12 +133,16 @@ class Jobs:
                 return process
             except OSError:
                 process.terminate()  # if it has not died
-        process = self._add()
+        try:
+            process = self._add()
+        except OSError as error:
+            return reason_of(error)
         try:
             process.give(offer, known)
-        except OSError:
+        except OSError as error:
             process.terminate()
-            raise
+            self._hear_supervisor(now)  # it has said why the process was not started before it closed the channel
+            return process.no_room or reason_of(error)
         return process
 
     def _add(self) -> JobProcess:
@@ -157,9 +163,13 @@ class Jobs:
             if not self._read(process, now):
                 self._looks.found_nothing(process)
         if self._supervisor.fileno() in ready:
-            for process in self._supervisor.hear():
-                for step in process.steps(now):
-                    self._follow(process, step, now)
+            self._hear_supervisor(now)
+
+    def _hear_supervisor(self, now: float) -> None:
+        """Follows the ends of processes that the supervisor tells of."""
+        for process in self._supervisor.hear():
+            for step in process.steps(now):
+                self._follow(process, step, now)
 
     def _read(self, process: JobProcess, now: float) -> bool:
         """Follows the reports of a process; returns True if there were any."""

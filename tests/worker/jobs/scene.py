@@ -91,19 +91,26 @@ class FakeSupervisor:
         self.lost = False
         self.actors: list[Actor] = []
         self.dead: list[JobProcess] = []
+        self.full = ""  # why it has no room for a process, if it has none
 
     def fileno(self) -> int:
         return SUPERVISOR
 
     def start(self) -> JobProcess:
-        self.actors.append(Actor())
-        return self.actors[-1].process
+        actor = Actor()
+        self.actors.append(actor)
+        if self.full:
+            self.dead.append(actor.process)
+            actor.channel.close()
+        return actor.process
 
     def end(self) -> None:
         pass
 
     def hear(self) -> list[JobProcess]:
         dead, self.dead = self.dead, []
+        for process in dead if self.full else ():
+            process.not_started(self.full)
         return dead
 
 

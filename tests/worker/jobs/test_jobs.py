@@ -56,6 +56,19 @@ def waits(scene: Scene, actor: Actor) -> bool:
     return scene.jobs.leased(actor.process.ticket)
 
 
+# processes
+
+
+def test_a_process_for_which_there_was_no_room_is_told_of_with_its_reason(make_scene: MakeScene) -> None:
+    """Regression: "no room for another process: broken pipe", if the supervisor had closed its end meanwhile."""
+    scene, told = make_scene(1), []
+    scene.supervisor.full = "resource temporarily unavailable"
+    scene.jobs.tell_no_room = lambda known, what, now: told.append(what)
+    scene.connected(1)
+    assert told == ["another process: resource temporarily unavailable"]
+    assert (scene.events(), scene.bidder.slots.free, len(scene.jobs)) == (["failed"], 1, 0)
+
+
 # leases
 
 
