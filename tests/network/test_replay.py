@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from cexec.client.search.search import clocks
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
@@ -59,8 +59,11 @@ for line in sys.stdin:
 def recorded(application: Application, count: int) -> list[bytes]:
     """Announcements of an hour ago."""
     key = read_key(os.fspath(application.public), (ClientKey,))
-    clock = int(1000 * (time.time() - 3600.0))
-    made = [SealedAnnouncement(key, job_id=os.urandom(IDENTITY_SIZE), attempt=1, clock=clock + n) for n in range(count)]
+    now, boot = clocks()
+    made = []
+    for number in range(count):
+        then = (now - 3_600_000 + number, boot)
+        made.append(SealedAnnouncement(key, job_id=os.urandom(IDENTITY_SIZE), attempt=1, clocks=then))
     return [sealed.datagram(0, PORT, MAXIMUM_HOPS) for sealed in made]
 
 

@@ -7,12 +7,12 @@ asyncio's loop.  docs/protocol.md section 3.3.
 
 from __future__ import annotations
 
-from time import monotonic, time
+from time import monotonic
 
 from cexec.client.aio.lease import Lease
 from cexec.client.aio.readiness import readable
 from cexec.client.search.choice import Choice, Notices
-from cexec.client.search.search import Search
+from cexec.client.search.search import Search, clocks
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
@@ -76,7 +76,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             attempt=1,
             weight=terms.target.weight,
             requirements=terms.target.requirements,
-            clock=int(time() * 1000),
+            clocks=clocks(),
         )
         search = Search(
             terms.key,

@@ -8,12 +8,12 @@ line.  docs/protocol.md sections 2, 3 and 7.
 from __future__ import annotations
 
 import os
-from time import monotonic, time
+from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, NEVER, TERMINAL, UNATTENDED, Request
 from cexec.client.search.choice import Notices, OneJob
-from cexec.client.search.search import Search
+from cexec.client.search.search import Search, clocks
 from cexec.common_errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -253,7 +253,7 @@ class BlockingClient:
                 attempt=attempt,
                 weight=request.target.weight,
                 requirements=request.target.requirements,
-                clock=int(time() * 1000),
+                clocks=clocks(),
             )
             search = Search(
                 request.key,

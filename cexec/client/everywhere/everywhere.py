@@ -10,7 +10,7 @@ docs/protocol.md sections 2.2 and 3.3.
 from __future__ import annotations
 
 import select
-from time import monotonic, time
+from time import monotonic
 
 from cexec.client.attempt.signals import Insistence, Signals, die_of, suspend
 from cexec.client.everywhere.gathering import Gathering
@@ -21,7 +21,7 @@ from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.choice import Notices
-from cexec.client.search.search import Search
+from cexec.client.search.search import Search, clocks
 from cexec.errors import CexecError, NoWorkerError, UsageError, WithdrawnError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -103,7 +103,7 @@ class EverywhereClient:
             kind=RUN_ALL,
             weight=request.target.weight,
             requirements=request.target.requirements,
-            clock=int(time() * 1000),
+            clocks=clocks(),
         )
         return Search(
             request.key,

@@ -13,7 +13,7 @@ docs/protocol.md section 3.
 from __future__ import annotations
 
 import select
-from time import monotonic
+from time import clock_gettime, monotonic, time
 
 from cexec.common_errors import CexecError, DisconnectedError, NoWorkerError
 from cexec.protocol.base import sodium
@@ -21,6 +21,11 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
 from cexec.protocol.decisions.race import GAVE_UP, RENEW, SILENT, TRANSMIT
+
+try:
+    from time import CLOCK_BOOTTIME
+except ImportError:  # only Linux has it
+    from time import CLOCK_MONOTONIC as CLOCK_BOOTTIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -271,7 +276,7 @@ class Search:
             self._earlier = Earlier()
         self._earlier.replaced(self._sealed)
         self._proofs = None  # they are about that one
-        self._sealed = self._sealed.anew(self._key, int(_wall_clock() * 1000))
+        self._sealed = self._sealed.anew(self._key, clocks())
 
     def _follow_failures(self, now: float) -> None:
         """Warns that no destination was reached.  Gives up only if no interface or name server could change that."""
@@ -365,7 +370,7 @@ class Search:
 
     def _check(self, certificate: Certificate) -> None:
         """Raises `CertificateError` unless the worker may be given a job now."""
-        certificate.check_dates(_wall_clock())
+        certificate.check_dates(time())
         if self._trust is not None:
             self._trust.check(certificate)
 
@@ -451,7 +456,7 @@ class Search:
         return Facts(self._key.fingerprint, self._race, self._sent_to, self._announcer.failures, self._lacking, crowd)
 
 
-def _wall_clock() -> float:
-    from time import time
-
-    return time()
+def clocks() -> tuple[int, int]:
+    """Returns what an announcement of this moment says: `clock` in milliseconds since 1970, and `boot` in seconds."""
+    now = time()
+    return int(now * 1000), int(now - clock_gettime(CLOCK_BOOTTIME))

@@ -28,6 +28,7 @@ CENSUS = 3
 KINDS = (RUN_ONE, RUN_ALL, CENSUS)
 PROVES = 1  # (protocol) the first byte in `known` of a job: its client answers PROVE; one of 0.1.0 sends none
 CLOCK_SIZE = 8  # bytes (protocol) after it
+BOOT_SIZE = 4  # bytes (protocol) after that
 
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
@@ -43,8 +44,8 @@ class Announcement:
     """The content of an announcement.  `wanted_for`: seconds after the last copy that a worker may still answer.
 
     In a census `weight` is about how many workers the client expects, and `known` a filter (`bloom`, salted with the
-    reply key) of the instances that it has heard already.  In others it is PROVES and the client's clock (`clock`), or
-    empty from clients of 0.1.0.
+    reply key) of the instances that it has heard already.  In others it is PROVES, the client's clock (`clock`), and
+    when its machine was started (`boot`); or empty from clients of 0.1.0.
     """
 
     __slots__ = (
@@ -86,6 +87,14 @@ class Announcement:
     def clock(self) -> int:
         """When it was made, in milliseconds since 1970 by the client's clock; 0 if the client does not say it."""
         return int.from_bytes(self.known[1 : 1 + CLOCK_SIZE], "big") if self.proves else 0
+
+    @property
+    def boot(self) -> int:
+        """When the client's machine was started, in seconds since 1970 by the same clock; 0 if it does not say it.
+
+        It changes when the clock is set, so clocks of announcements are comparable where this is equal.
+        """
+        return int.from_bytes(self.known[1 + CLOCK_SIZE :][:BOOT_SIZE], "big") if self.proves else 0
 
     def encode(self) -> bytes:
         writer = Writer().raw(self.job_id).u16(self.attempt).u8(self.kind).u16(self.weight).u16(self.wanted_for)
@@ -130,9 +139,9 @@ class SealedAnnouncement:
         wanted_for: int = 15,
         requirements: Requirements | None = None,
         known: Collection[bytes] = (),
-        clock: int = 0,
+        clocks: tuple[int, int] = (0, 0),
     ) -> None:
-        """`known`: instances that are not to answer a census; `clock`: milliseconds since 1970."""
+        """`known`: instances that are not to answer a census; `clocks`: what it says as `clock` and `boot`."""
         self._claim_secret = sodium.random_bytes(sodium.KEY_SIZE)
         self._reply_secret = sodium.random_bytes(sodium.KEY_SIZE)
         requirements = requirements or Requirements()
@@ -147,7 +156,7 @@ class SealedAnnouncement:
             claim_hash=claim_hash(self._claim_secret),
             reply_key=reply_key,
             certificate=key.identity.certificate,
-            known=_of_job(clock) if kind != CENSUS else _filter(reply_key, known, requirements) if known else b"",
+            known=_of_job(*clocks) if kind != CENSUS else _filter(reply_key, known, requirements) if known else b"",
         )
         handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
         body = self.announcement.encode()
@@ -157,7 +166,7 @@ class SealedAnnouncement:
         self.mac1_key = key.mac1_key
         self.mac1 = datagram.compute_mac1(key.mac1_key, datagram.ANNOUNCEMENT, self.inner)
 
-    def anew(self, key: ClientKey, clock: int) -> SealedAnnouncement:
+    def anew(self, key: ClientKey, clocks: tuple[int, int]) -> SealedAnnouncement:
         """Returns another announcement of the same attempt: nobody who has heard this one knows that one."""
         old = self.announcement
         return SealedAnnouncement(
@@ -168,7 +177,7 @@ class SealedAnnouncement:
             weight=old.weight,
             wanted_for=old.wanted_for,
             requirements=old.requirements,
-            clock=clock,
+            clocks=clocks,
         )
 
     def datagram(self, counter: int, reply_port: int, hops: int) -> bytes:
@@ -194,8 +203,9 @@ class SealedAnnouncement:
         self._reply_secret = self._psk = b""
 
 
-def _of_job(clock: int) -> bytes:
-    return bytes([PROVES]) + max(0, clock).to_bytes(CLOCK_SIZE, "big")  # a clock may stand before 1970
+def _of_job(clock: int, boot: int) -> bytes:
+    """A clock may stand before 1970, and may have been set to a time when its machine had not been started."""
+    return bytes([PROVES]) + max(0, clock).to_bytes(CLOCK_SIZE, "big") + max(0, boot).to_bytes(BOOT_SIZE, "big")
 
 
 def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requirements) -> bytes:

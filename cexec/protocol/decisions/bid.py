@@ -104,14 +104,15 @@ class Bidder:
     def consider(
         self, identity: bytes, weight: int, wanted_for: float, now: float, *, extra_delay: float = 0.0,
         targeted: bool = False, origin: Origin = NOBODY, new_way: bool = False, standing: Standing = Standing.PROVED,
-        source: str = "", proves: bool = True, clock: int = 0, came: float | None = None,
+        source: str = "", proves: bool = True, clock: int = 0, boot: int = 0, came: float | None = None,
     ) -> None:  # fmt: skip
         """Hear an announcement that this worker can serve.
 
         `targeted`: it is meant for this worker, so there is no race.  `new_way`: there is a way to its client by which
         no connection has failed.  `standing`: that of the best way to its client, and `source` its host.  `proves`:
         the client is one that can prove itself, it is not of version 0.1.0.  `clock`: when the client made it, by its
-        own clock.  `came`: when it came, if that was not now: the latest are put to us first.
+        own clock, and `boot` when its machine was started, by the same clock.  `came`: when it came, if that was not
+        now: the latest are put to us first.
         """
         self._now = now
         expires = now + max(0.0, min(wanted_for, LONGEST_WANTED))
@@ -137,7 +138,7 @@ class Bidder:
             return
         announcement = RememberedAnnouncement(
             identity, weight, now if came is None else came, expires, targeted=targeted, origin=origin,
-            standing=standing, source=source, proves=proves, clock=clock,
+            standing=standing, source=source, proves=proves, clock=clock, boot=boot,
         )  # fmt: skip
         if not self._remember(announcement):
             return

@@ -5,8 +5,10 @@ client that has proved itself is told every QUEUED_INTERVAL that it waits.  Anot
 proof, and again only out of the quota of clients of 0.1.0.  `next_queued` spaces the words to many that are proved,
 `first` those to others: if there are so many of them that one would have to wait, it is told when it is heard again.
 If a source has had as much as it may, the one of its announcements that was made last gets the next word: a neighbour
-may have used that up with recordings, which are older by the client's own clock, whenever they come.  Pure.
-docs/protocol.md sections 2.4 and 2.8.
+may have used that up with recordings, which are older by the client's own clock, whenever they come.  Clocks are
+comparable only until their machine is started anew or the clock is set, and there may be several clients behind one
+address; so the latest of each boot get the words of their source in turn.  Pure.  docs/protocol.md sections 2.4 and
+2.8.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions.bid_events import Prove, Queued
 from cexec.protocol.decisions.standing import Standing
+from cexec.protocol.decisions.unproved import WORDS_RATE
 
 if TYPE_CHECKING:
     from cexec.protocol.decisions.remembered import RememberedAnnouncement
@@ -26,11 +29,12 @@ if TYPE_CHECKING:
 LONGEST_BEHIND = 0.5  # seconds (ours) that a client which is not proved waits for its turn to be told
 LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word is gone
 MAXIMUM_LATEST = 1024  # sources (ours) of which an announcement waits for the next word; the oldest is forgotten
+MAXIMUM_BOOTS = 64  # (ours) of one source whose latest announcements wait for a word
 QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
 
 
 class Latest:
-    """The announcement that gets the next word of its source, and when: at `due`, unless it has been forgotten."""
+    """The latest announcement of a boot that waits for a word of its source, from `due` on; it may be forgotten."""
 
     __slots__ = ("due", "identity", "newness")
 
@@ -39,9 +43,13 @@ class Latest:
         self.newness = announcement.newness
         self.due = due
 
+    def waits(self, now: float) -> bool:
+        """Returns False if it has been forgotten."""
+        return now < self.due + LATE
+
     def precedes(self, announcement: RememberedAnnouncement, now: float) -> bool:
-        """Returns True if it is newer than this one, and has not been forgotten."""
-        return self.newness > announcement.newness and now < self.due + LATE
+        """Returns True if it is newer than this one, and waits."""
+        return self.newness > announcement.newness and self.waits(now)
 
 
 class QueueWords:
@@ -52,7 +60,7 @@ class QueueWords:
     def __init__(self, slots: Slots, unproved: Unproved) -> None:
         self._slots = slots
         self._unproved = unproved
-        self._latest: dict[str, Latest] = {}  # by source: what gets its next word
+        self._latest: dict[str, dict[int, Latest]] = {}  # by source, then boot: what gets its next words, in turn
         self._next = -inf
         self._next_first = -inf  # likewise for those that are not proved
 
@@ -104,41 +112,66 @@ class QueueWords:
             telling.told(now, QUEUED_INTERVAL)
             telling.waits = False
             return Queued(identity)
-        if telling.waits and not self._is_next(announcement):
+        if telling.waits and not self._is_latest(announcement):
             telling.waits, telling.due = False, inf
             return None
         if not telling.waits and self._precedes(announcement, now):
             telling.due = inf
             return None
-        if not self._unproved.may_tell(announcement, now):
+        if not self._unproved.may_tell(announcement, now) or not self._has_turn(announcement, now):
             telling.due = self._wait(announcement, now)
             return None
-        if telling.waits:
-            telling.waits = False
-            del self._latest[announcement.source]
+        self._end_turn(announcement)
         self._unproved.told(announcement)
         telling.told(now, inf)
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)
 
-    def _is_next(self, announcement: RememberedAnnouncement) -> bool:
-        """Returns True if it gets the next word of its source."""
-        latest = self._latest.get(announcement.source)
+    def _is_latest(self, announcement: RememberedAnnouncement) -> bool:
+        """Returns True if it waits for a word of its source, and no newer one does instead."""
+        latest = self._latest.get(announcement.source, {}).get(announcement.boot)
         return latest is not None and latest.identity == announcement.identity
 
     def _precedes(self, announcement: RememberedAnnouncement, now: float) -> bool:
-        """Returns True if the next word of its source is for a newer one."""
-        latest = self._latest.get(announcement.source)
+        """Returns True if a newer one of its source and boot waits for a word."""
+        latest = self._latest.get(announcement.source, {}).get(announcement.boot)
         return latest is not None and latest.precedes(announcement, now)
 
+    def _has_turn(self, announcement: RememberedAnnouncement, now: float) -> bool:
+        """Returns True unless the next word of its source is for the latest of another boot."""
+        for boot, latest in self._latest.get(announcement.source, {}).items():
+            if boot == announcement.boot:
+                break
+            if latest.waits(now):
+                return False
+        return True
+
     def _wait(self, announcement: RememberedAnnouncement, now: float) -> float:
-        """Returns when it gets a word that its source may not have yet; inf: not before it is heard again."""
+        """Returns when it may get a word that is not for it yet; inf: not before it is heard again."""
+        source, boot = announcement.source, announcement.boot
         due = self._unproved.next_word(announcement, now)
         if due == inf or self._precedes(announcement, now):
             return inf
-        self._latest.pop(announcement.source, None)
+        boots = self._latest.pop(source, {})
         if len(self._latest) >= MAXIMUM_LATEST:
             del self._latest[next(iter(self._latest))]
-        self._latest[announcement.source] = Latest(announcement, due)
+        self._latest[source] = boots
+        if boot not in boots and len(boots) >= MAXIMUM_BOOTS:
+            for gone in [other for other, latest in boots.items() if not latest.waits(now)]:
+                del boots[gone]
+            if len(boots) >= MAXIMUM_BOOTS:
+                return inf
+        due = due if due > now else now + 1.0 / WORDS_RATE  # this word is for the latest of another boot
+        boots[boot] = Latest(announcement, due)  # in the place of an older one, whose turn it takes
         announcement.telling.waits = True
         return due
+
+    def _end_turn(self, announcement: RememberedAnnouncement) -> None:
+        """It gets a word: its boot comes last now.  One that waited for that word waits for the next one."""
+        boots = self._latest.get(announcement.source, {})
+        latest = boots.pop(announcement.boot, None)
+        if latest is not None and not announcement.telling.waits:
+            boots[announcement.boot] = latest
+        announcement.telling.waits = False
+        if not boots:
+            self._latest.pop(announcement.source, None)

@@ -129,23 +129,25 @@ class RememberedAnnouncement:
     """An announcement that this worker can serve."""
 
     __slots__ = (
-        "began", "claim_heard", "clock", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves",
-        "retry", "source", "standing", "state", "targeted", "telling", "timers", "tried_at", "weight",
+        "began", "boot", "claim_heard", "clock", "extra_delay", "heard_at", "heard_last", "identity", "origin",
+        "proves", "retry", "source", "standing", "state", "targeted", "telling", "timers", "tried_at", "weight",
     )  # fmt: skip
 
     def __init__(
         self, identity: bytes, weight: int, heard_at: float, expires: float, *, targeted: bool, origin: Origin,
         standing: Standing = Standing.PROVED, source: str = "", proves: bool = True, clock: int = 0,
+        boot: int = 0,
     ) -> None:  # fmt: skip
         """`source`: the host that it seems to come from; `proves`: its client is one that can prove itself.
 
-        `clock`: when its client made it, by the client's own clock.
+        `clock`: when its client made it, by the client's own clock; `boot`: when its machine was started, by the same.
         """
         self.identity = identity
         self.standing = standing
         self.source = source
         self.proves = proves
         self.clock = clock
+        self.boot = boot
         self.heard_last = heard_at
         self.origin = origin
         self.weight = max(1, min(weight, 65535))
@@ -167,7 +169,7 @@ class RememberedAnnouncement:
 
     @property
     def newness(self) -> tuple[int, float]:
-        """Of two announcements of one source, the one that was made later has more of it, or else came later."""
+        """Of two announcements of one source and boot, the one that was made later has more, or else came later."""
         return self.clock, self.heard_at
 
     @property

@@ -261,6 +261,7 @@ class Listener:
             source=str(known.best_ways(now)[0].origin.source[0]),
             proves=announcement.proves,
             clock=announcement.clock,
+            boot=announcement.boot,
             came=came,
         )
         if claimed:

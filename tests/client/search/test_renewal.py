@@ -15,7 +15,7 @@ def renewed(times: int) -> tuple[Earlier, list[SealedAnnouncement]]:
     earlier, made = Earlier(), [APPLICATION.announce()]
     for _ in range(times):
         earlier.replaced(made[-1])
-        made.append(made[-1].anew(APPLICATION.client, 5))
+        made.append(made[-1].anew(APPLICATION.client, (5, 4)))
     return earlier, made
 
 

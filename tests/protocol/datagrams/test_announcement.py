@@ -60,7 +60,7 @@ def test_an_announcement_reads_back() -> None:
 
 def test_what_an_announcement_does_not_say() -> None:
     said = APPLICATION.hear(SealedAnnouncement(APPLICATION.client, job_id=JOB_ID, attempt=1)).announcement
-    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"\x01" + bytes(8))
+    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"\x01" + bytes(12))
     assert said.proves
     assert not said.requirements
     fields = {name: getattr(said, name) for name in Announcement.__slots__ if name != "known"}
@@ -82,20 +82,24 @@ def test_who_can_prove_itself_and_who_cannot() -> None:
 def test_a_jobs_announcement_says_when_it_was_made() -> None:
     """A later version may say more behind that; a clock may stand before 1970."""
     for clock, said in ((1_800_000_000_123, 1_800_000_000_123), (0, 0), (-5, 0)):
-        assert APPLICATION.hear(APPLICATION.announce(clock=clock)).announcement.clock == said
-    more = APPLICATION.hear(APPLICATION.announce(clock=7)).announcement
+        assert APPLICATION.hear(APPLICATION.announce(clocks=(clock, 5))).announcement.clock == said
+    for boot, said in ((1_799_999_999, 1_799_999_999), (0, 0), (-5, 0)):
+        assert APPLICATION.hear(APPLICATION.announce(clocks=(7, boot))).announcement.boot == said
+    more = APPLICATION.hear(APPLICATION.announce(clocks=(7, 6))).announcement
     more.known += b"more"
     read = Announcement.decode(more.encode())
-    assert (read.proves, read.clock) == (True, 7)
-    for short in range(1, 9):  # nobody writes these
-        more.known = (b"\x01" + 8 * b"\xff")[:short]
-        assert Announcement.decode(more.encode()).clock < 1 << 56
-    assert APPLICATION.hear(APPLICATION.announce(kind=announcement.CENSUS, clock=7)).announcement.clock == 0
+    assert (read.proves, read.clock, read.boot) == (True, 7, 6)
+    for short in range(1, 13):  # nobody writes these; announcements without a boot were never released
+        more.known = (b"\x01" + 12 * b"\xff")[:short]
+        read = Announcement.decode(more.encode())
+        assert read.clock < 1 << 8 * min(8, short - 1) and read.boot < 1 << 8 * max(0, short - 9)
+    asked = APPLICATION.hear(APPLICATION.announce(kind=announcement.CENSUS, clocks=(7, 6))).announcement
+    assert (asked.clock, asked.boot) == (0, 0)
 
 
 def test_an_announcement_that_is_made_anew_says_the_same_under_another_name() -> None:
     first = APPLICATION.announce(kind=announcement.RUN_ONE, weight=7, attempt=3)
-    second = first.anew(APPLICATION.client, 5)
+    second = first.anew(APPLICATION.client, (5, 4))
     assert second.mac1 != first.mac1
     said = [APPLICATION.hear(sealed).announcement for sealed in (first, second)]
     assert [(one.job_id, one.attempt, one.kind, one.weight, one.wanted_for) for one in said] == [

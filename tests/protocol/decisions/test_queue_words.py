@@ -27,11 +27,12 @@ def words(*, full: bool) -> QueueWords:
 
 
 def waiting(
-    number: int = 1, *, heard_at: float = NOW, source: str = "", proves: bool = True, clock: int = 0
-) -> RememberedAnnouncement:
+    number: int = 1, *, heard_at: float = NOW, source: str = "", proves: bool = True, clock: int = 0,
+    boot: int = 0,
+) -> RememberedAnnouncement:  # fmt: skip
     return RememberedAnnouncement(
         identity(number), 1, heard_at, heard_at + 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED,
-        source=source, proves=proves, clock=clock,
+        source=source, proves=proves, clock=clock, boot=boot,
     )  # fmt: skip
 
 
@@ -186,3 +187,65 @@ def test_sources_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
     assert [made.tell(one, NOW) for one in ones] == [None, None]
     assert [made.tell(one, NOW + 1.0) is None for one in ones] == [True, False]
     assert ones[0].telling.due == inf
+
+
+def next_word(made: QueueWords, *waiting: RememberedAnnouncement) -> int | None:
+    """Which of these gets the next word of their source, all of which are looked at when it is due."""
+    now = min(one.telling.due for one in waiting)
+    told = [number for number, one in enumerate(waiting) if one.telling.due <= now and made.tell(one, now)]
+    assert len(told) <= 1
+    return told[0] if told else None
+
+
+def test_announcements_of_several_boots_get_the_words_of_their_source_in_turn() -> None:
+    """Their clocks cannot be compared, so the latest one is not the newest one."""
+    made = used_up()
+    old = [waiting(number, source="10.0.0.9", clock=1000 + number, boot=1) for number in range(5)]
+    new = waiting(9, source="10.0.0.9", clock=1, boot=2)
+    for one in (*old, new):
+        assert made.tell(one, NOW) is None
+    order = [next_word(made, *old, new), next_word(made, *old, new)]
+    assert order == [4, 5]  # the newest of the first boot, then that of the other
+    for one in old[:2]:
+        made.ask_again(one, one.heard_at + 1.0)
+    assert isinstance(made.tell(old[1], NOW + 1.0), Prove)
+
+
+def test_a_boot_whose_announcements_come_again_and_again_has_one_turn() -> None:
+    made = used_up()
+    new = waiting(1, source="10.0.0.9", boot=2)
+    first = waiting(2, source="10.0.0.9", clock=1, boot=1)
+    assert made.tell(first, NOW) is None and made.tell(new, NOW) is None
+    due = first.telling.due
+    assert isinstance(made.tell(first, due), Prove)
+    assert made.tell(new, due) is None
+    due = new.telling.due
+    for number in (3, 4):
+        later = waiting(number, source="10.0.0.9", clock=number, boot=1)
+        assert made.tell(later, due) is None  # there is a word, which is for the other boot
+    assert isinstance(made.tell(new, due), Prove)
+    assert isinstance(made.tell(later, later.telling.due), Prove)
+
+
+def test_a_new_announcement_takes_the_turn_of_its_own_boot_only() -> None:
+    """Regression: one that came as the word was due did not end the turn, and the other boot waited for three more."""
+    made = used_up()
+    first, other = waiting(1, source="10.0.0.9", clock=1, boot=1), waiting(2, source="10.0.0.9", boot=2)
+    assert made.tell(first, NOW) is None and made.tell(other, NOW) is None
+    due = first.telling.due
+    assert isinstance(made.tell(waiting(3, source="10.0.0.9", clock=2, boot=1), due), Prove)
+    assert made.tell(other, due) is None and made.tell(first, due) is None
+    assert isinstance(made.tell(other, other.telling.due), Prove)
+    assert made.tell(first, first.telling.due) is None
+    assert isinstance(made.tell(first, first.telling.due), Prove)
+
+
+def test_the_boots_of_a_source_that_are_remembered_are_bounded() -> None:
+    made = used_up()
+    many = [waiting(number, source="10.0.0.9", boot=number) for number in range(queue_words.MAXIMUM_BOOTS + 1)]
+    for one in many:
+        assert made.tell(one, NOW) is None
+    assert many[-2].telling.due != inf and many[-1].telling.due == inf
+    late = many[0].telling.due + queue_words.LATE + 1.0  # all of them have been forgotten
+    again = waiting(500, source="10.0.0.9", boot=500)
+    assert isinstance(made.tell(again, late), Prove)
