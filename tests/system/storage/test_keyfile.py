@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +21,8 @@ from cexec.system.storage import keyfile, whole_files
 from cexec.system.storage.keyfile import find_client_key, find_key, read_key
 from cexec.system.storage.user_files import key_descriptor, quoted
 from cexec.system.storage.whole_files import write_new
-from tests.needs import NOBODY, require_second_user
+from tests.environment import local_environment
+from tests.needs import NOBODY, require_second_user, skip_for_want_of
 
 OWNER = OwnerKey(b"s" * 32)
 ANY = (OwnerKey, ClientKey, WorkerKey, RelayKey)
@@ -475,3 +479,31 @@ def test_a_path_without_a_directory_is_in_the_current_one(tmp_path: Path, monkey
     write_new("file", "text")
     assert os.listdir(tmp_path) == ["file"]
     assert 4 * len(encode_key(OWNER.worker_key("n" * 64))) < keyfile.MAXIMUM_KEY_FILE
+
+
+# core files
+
+FORBID = """
+import sys
+from cexec.system.storage import keyfile
+keyfile.LIMITS = sys.argv[1]
+keyfile.forbid_core_files()
+print("resource" in sys.modules)
+import resource
+print(resource.getrlimit(resource.RLIMIT_CORE)[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "file", "loads"),
+    [("0", "/proc/self/limits", False), ("0", "/proc/self/no such file", True), ("1", "/proc/self/limits", True),
+     ("unlimited", "/proc/self/limits", True), ("unlimited", "/proc/self/no such file", True)],
+)  # fmt: skip
+def test_a_process_that_reads_a_key_writes_no_core_file(limit: str, file: str, loads: bool) -> None:
+    """Where the limit is 0 by default, no time is spent on Python's module for limits."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
+        skip_for_want_of("core files")
+    script = f'ulimit -S -c {limit}; exec "$@"'
+    argv = ["sh", "-c", script, "sh", sys.executable, "-c", FORBID, file]
+    ended = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout.split() == [str(loads), "0"]
