@@ -6,7 +6,8 @@ exists at this moment (interfaces are read again each time) and returns the labe
 `failures` says what became of the others.  `receive()` never blocks.  No method raises because of the network.
 With `mdns` in the group, or after `browse()`, what multicast DNS finds is sent the last datagram at once, by `receive`,
 and later ones, all of them once it has answered (`found_hosts`).  `send_parting(data)` sends to what is known by then
-and waits for nothing, also after `close`.  docs/protocol.md section 2.
+and waits for nothing, also after `close`.  `clocks()` is what announcements say of the time.  docs/protocol.md section
+2.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from __future__ import annotations
 import _socket
 import errno
 import sys
-from time import monotonic
+from time import clock_gettime, monotonic, time
 
 from cexec.net.destinations import Destination, address_label, destinations
 from cexec.net.groups import MDNS, NAME, all_loopback, uses_ipv6
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
 from cexec.system.reason import reason_of
+
+try:
+    from time import CLOCK_BOOTTIME
+except ImportError:  # only Linux has it
+    from time import CLOCK_MONOTONIC as CLOCK_BOOTTIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -276,3 +282,9 @@ class Announcer:
         for one in self._sockets.values():
             one.close()
         self._sockets.clear()
+
+
+def clocks() -> tuple[int, int]:
+    """Returns what an announcement of this moment says: `clock` in milliseconds since 1970, and `boot` in seconds."""
+    now = time()
+    return int(now * 1000), int(now - clock_gettime(CLOCK_BOOTTIME))

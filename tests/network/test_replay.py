@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec.client.search.search import clocks
+from cexec.net.announcer import clocks
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement

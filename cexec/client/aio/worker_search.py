@@ -12,8 +12,8 @@ from time import monotonic
 from cexec.client.aio.lease import Lease
 from cexec.client.aio.readiness import readable
 from cexec.client.search.choice import Choice, Notices
-from cexec.client.search.search import Search, clocks
-from cexec.net.announcer import Announcer
+from cexec.client.search.search import Search
+from cexec.net.announcer import Announcer, clocks
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE

@@ -13,9 +13,9 @@ from time import monotonic
 from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, NEVER, TERMINAL, UNATTENDED, Request
 from cexec.client.search.choice import Notices, OneJob
-from cexec.client.search.search import Search, clocks
+from cexec.client.search.search import Search
 from cexec.common_errors import CexecError, LocalError, NoWorkerError, UsageError
-from cexec.net.announcer import Announcer
+from cexec.net.announcer import Announcer, clocks
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE

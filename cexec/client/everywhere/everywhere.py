@@ -21,9 +21,9 @@ from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.choice import Notices
-from cexec.client.search.search import Search, clocks
+from cexec.client.search.search import Search
 from cexec.errors import CexecError, NoWorkerError, UsageError, WithdrawnError
-from cexec.net.announcer import Announcer
+from cexec.net.announcer import Announcer, clocks
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE

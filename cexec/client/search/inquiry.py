@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from time import monotonic, time
 
+from cexec.net.announcer import clocks
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.decisions.census import Census, explain_lacking
 from cexec.system.io.wakeup import wait_readable
@@ -43,7 +44,9 @@ class Inquiry:
         known = list(known)
         self.partial = bool(known)  # True if some workers were not asked
         self.sent_to: list[str] = []  # labels of the destinations that got the last round
-        self.censuses = [Census(key, now, requirements=requirements, known=known, expected=expected) for key in keys]
+        self.censuses = [
+            Census(key, now, requirements=requirements, known=known, expected=expected, clocks=clocks()) for key in keys
+        ]
         self._announcer = announcer
         self._mac1_keys = [key.mac1_key for key in keys]
 

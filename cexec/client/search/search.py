@@ -13,19 +13,15 @@ docs/protocol.md section 3.
 from __future__ import annotations
 
 import select
-from time import clock_gettime, monotonic, time
+from time import monotonic, time
 
 from cexec.common_errors import CexecError, DisconnectedError, NoWorkerError
+from cexec.net.announcer import clocks
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
 from cexec.protocol.decisions.race import GAVE_UP, RENEW, SILENT, TRANSMIT
-
-try:
-    from time import CLOCK_BOOTTIME
-except ImportError:  # only Linux has it
-    from time import CLOCK_MONOTONIC as CLOCK_BOOTTIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -454,9 +450,3 @@ class Search:
 
         crowd = "" if self._reception is None else self._reception.crowd
         return Facts(self._key.fingerprint, self._race, self._sent_to, self._announcer.failures, self._lacking, crowd)
-
-
-def clocks() -> tuple[int, int]:
-    """Returns what an announcement of this moment says: `clock` in milliseconds since 1970, and `boot` in seconds."""
-    now = time()
-    return int(now * 1000), int(now - clock_gettime(CLOCK_BOOTTIME))

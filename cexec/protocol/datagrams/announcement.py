@@ -29,6 +29,7 @@ KINDS = (RUN_ONE, RUN_ALL, CENSUS)
 PROVES = 1  # (protocol) the first byte in `known` of a job: its client answers PROVE; one of 0.1.0 sends none
 CLOCK_SIZE = 8  # bytes (protocol) after it
 BOOT_SIZE = 4  # bytes (protocol) after that
+UNCLAIMED_SIZE = 20  # zero bytes (protocol) before clock and boot in a census, where a job has the hash of its claim
 
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
@@ -37,15 +38,17 @@ ANSWER_PROLOGUE = b"cexec 1 answer"
 ANSWER_PSK_LABEL = b"cexec 1 answer psk"
 MAXIMUM_CONNECTED = 4096  # (protocol) a claim's hint is clamped to this
 MAXIMUM_ASKED = 800  # bytes (protocol) of requirements and known together: there is room beside every certificate
+_UNCLAIMED = bytes(UNCLAIMED_SIZE)
 CLAIM_SIZE = datagram.MAC1_SIZE + sodium.KEY_SIZE + 2
 
 
 class Announcement:
     """The content of an announcement.  `wanted_for`: seconds after the last copy that a worker may still answer.
 
-    In a census `weight` is about how many workers the client expects, and `known` a filter (`bloom`, salted with the
-    reply key) of the instances that it has heard already.  In others it is PROVES, the client's clock (`clock`), and
-    when its machine was started (`boot`); or empty from clients of 0.1.0.
+    In a census `weight` is about how many workers the client expects, `known` a filter (`bloom`, salted with the reply
+    key) of the instances that it has heard already, and `claim_hash` is zeros, then the client's clock (`clock`)
+    and when its machine was started (`boot`).  In others these are in `known` behind PROVES.  Clients of 0.1.0 say
+    neither.
     """
 
     __slots__ = (
@@ -86,7 +89,7 @@ class Announcement:
     @property
     def clock(self) -> int:
         """When it was made, in milliseconds since 1970 by the client's clock; 0 if the client does not say it."""
-        return int.from_bytes(self.known[1 : 1 + CLOCK_SIZE], "big") if self.proves else 0
+        return int.from_bytes(self._clocks[:CLOCK_SIZE], "big")
 
     @property
     def boot(self) -> int:
@@ -94,7 +97,14 @@ class Announcement:
 
         It changes when the clock is set, so clocks of announcements are comparable where this is equal.
         """
-        return int.from_bytes(self.known[1 + CLOCK_SIZE :][:BOOT_SIZE], "big") if self.proves else 0
+        return int.from_bytes(self._clocks[CLOCK_SIZE:][:BOOT_SIZE], "big")
+
+    @property
+    def _clocks(self) -> bytes:
+        if self.kind == CENSUS:
+            said = self.claim_hash.startswith(_UNCLAIMED)
+            return self.claim_hash[UNCLAIMED_SIZE:] if said else b""
+        return self.known[1:] if self.proves else b""
 
     def encode(self) -> bytes:
         writer = Writer().raw(self.job_id).u16(self.attempt).u8(self.kind).u16(self.weight).u16(self.wanted_for)
@@ -153,10 +163,14 @@ class SealedAnnouncement:
             weight=weight,
             wanted_for=wanted_for,
             requirements=requirements,
-            claim_hash=claim_hash(self._claim_secret),
+            claim_hash=_UNCLAIMED + _encoded(*clocks) if kind == CENSUS else claim_hash(self._claim_secret),
             reply_key=reply_key,
             certificate=key.identity.certificate,
-            known=_of_job(*clocks) if kind != CENSUS else _filter(reply_key, known, requirements) if known else b"",
+            known=bytes([PROVES]) + _encoded(*clocks)
+            if kind != CENSUS
+            else _filter(reply_key, known, requirements)
+            if known
+            else b"",
         )
         handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
         body = self.announcement.encode()
@@ -203,9 +217,9 @@ class SealedAnnouncement:
         self._reply_secret = self._psk = b""
 
 
-def _of_job(clock: int, boot: int) -> bytes:
+def _encoded(clock: int, boot: int) -> bytes:
     """A clock may stand before 1970, and may have been set to a time when its machine had not been started."""
-    return bytes([PROVES]) + max(0, clock).to_bytes(CLOCK_SIZE, "big") + max(0, boot).to_bytes(BOOT_SIZE, "big")
+    return max(0, clock).to_bytes(CLOCK_SIZE, "big") + max(0, boot).to_bytes(BOOT_SIZE, "big")
 
 
 def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requirements) -> bytes:

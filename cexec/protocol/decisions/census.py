@@ -105,13 +105,18 @@ class Census:
         requirements: Requirements | None = None,
         known: Iterable[bytes] = (),
         expected: int = 1,
+        clocks: tuple[int, int] = (0, 0),
     ) -> None:
-        """`known`: instances that need not answer; `expected`: about how many may, 1 when nothing is known."""
+        """`known`: instances that need not answer; `expected`: about how many may, 1 when nothing is known.
+
+        `clocks`: see `SealedAnnouncement`.
+        """
         self.key = key
         self.answers: dict[bytes, Answer] = {}  # by instance, in the order of their coming
         self._requirements = requirements
         self._known = set(known)
         self._expected = expected
+        self._clocks = clocks
         self._id = sodium.random_bytes(IDENTITY_SIZE)
         self._rounds: dict[bytes, tuple[SealedAnnouncement, float]] = {}  # by mac1, and when it was asked
         self._started = self._asked = self._last_answer = now
@@ -147,6 +152,7 @@ class Census:
             weight=max(1, min(self._expected, MOST_EXPECTED)),
             requirements=self._requirements,
             known=self._known,
+            clocks=self._clocks,
         )
         self._rounds[sealed.mac1] = sealed, now
         return [sealed.datagram(len(self._rounds) - 1, 0, MAXIMUM_HOPS)]

@@ -137,6 +137,10 @@ class Unproved:
         self._answers.spend(source)
         return True
 
+    def next_answer(self, source: str, now: float) -> float:
+        """Returns when there may be an answer that `take_answer` denies."""
+        return self._answers.due(source, now)
+
     def told_once(self, identity: bytes) -> bool:
         """Returns True if an announcement has had its datagram."""
         return bool(self._spent.get(identity, 0) & _TOLD)

@@ -161,13 +161,18 @@ class Answers:
 
     # censuses
 
-    def take_part(self, known: Known, now: float) -> bool:
-        """Answers a census in a while.  Returns False if the client knows this worker, or an answer is due already."""
+    def asked(self, known: Known) -> bool:
+        """Returns False if the client of a census knows this worker, or an answer to it is due already."""
         asked = known.opened.announcement
         if bloom.contains(asked.known, asked.reply_key, self.instance):
             return False
-        if asked.job_id in self._censuses or len(self._censuses) >= MAXIMUM_CENSUSES:
+        return asked.job_id not in self._censuses
+
+    def take_part(self, known: Known, now: float) -> bool:
+        """Answers a census in a while, if it `asked` this worker.  Returns False if too many wait for their answer."""
+        if not self.asked(known) or len(self._censuses) >= MAXIMUM_CENSUSES:
             return False
+        asked = known.opened.announcement
         expected = asked.weight if asked.weight > 1 else self._bidder.competition.count
         self._censuses[asked.job_id] = known
         heappush(self._due, (now + self._random() * spread(expected), asked.job_id))

@@ -24,6 +24,7 @@ from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL
 from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement, own_job_id
 from cexec.protocol.datagrams.presence import HELLO
 from cexec.protocol.datagrams.proof import decode_proofs
+from cexec.protocol.decisions.census_turns import CensusTurns
 from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
@@ -88,6 +89,7 @@ class Listener:
         self._hearsay = SourceRates(HEARSAY_OF_ONE, HEARSAY, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
         self._doubted = TokenBucket(DOUBTED_RATE, DOUBTED_BURST, now)
+        self._censuses = CensusTurns(bidder.unproved)
         self._new: dict[bytes, NewAnnouncement] = {}  # by mac1, the one that came last is the last
         self._came_last = self._next_opening = -inf
         self._dropped = 0  # datagrams that were told of
@@ -125,12 +127,15 @@ class Listener:
 
     def next_timeout(self) -> float:
         due = min(self._next_refresh, self._next_opening) if self._new else self._next_refresh
+        due = min(due, self._censuses.next_timeout())
         for one in self._served:
             due = min(due, one.presences.next_timeout(), one.answers.next_timeout())
         return due
 
     def handle_timeout(self, now: float) -> None:
         self._hear_new(now)
+        if now >= self._censuses.next_timeout():
+            self._answer_censuses(now)
         for one in self._served:
             one.presences.handle_timeout(now)
             for mac1 in one.answers.handle_timeout(now):
@@ -281,7 +286,10 @@ class Listener:
     def _may_say(self, known: Known, now: float) -> bool:
         """Counts an answer to the source of an announcement, if that may have one more."""
         way = known.best_ways(now)[0]
-        return way.standing == Standing.PROVED or self._bidder.unproved.take_answer(str(way.origin.source[0]), now)
+        source = str(way.origin.source[0])
+        if way.standing == Standing.PROVED:
+            return True
+        return not self._censuses.waits(source) and self._bidder.unproved.take_answer(source, now)
 
     def _open(self, parsed: Datagram, copy: Copy, now: float) -> Known | None:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
@@ -310,13 +318,32 @@ class Listener:
                 self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
         if opened.announcement.kind == CENSUS:
-            # A question that is recorded and asked again later is not answered again.
-            again = self._bidder.unproved.told_once(parsed.mac1)
-            if again or not self._may_say(known, now) or not served.answers.take_part(known, now):
-                self.heard.forget(parsed.mac1, now)
-                return None
-            self._bidder.unproved.note_told(parsed.mac1)
+            self._ask(known, now)
         return known
+
+    def _ask(self, known: Known, now: float) -> None:
+        """Lets a census be answered when its source may have an answer, if this worker is to answer it."""
+        # A question that is recorded and asked again later is not answered again.
+        again = self._bidder.unproved.told_once(known.mac1)
+        if again or not self._served[known.application].answers.asked(known):
+            self.heard.forget(known.mac1, now)
+            return
+        announcement, source = known.opened.announcement, str(known.best_ways(now)[0].origin.source[0])
+        for mac1 in self._censuses.ask(known.mac1, source, announcement.boot, announcement.clock, now):
+            self.heard.forget(mac1, now)
+        self._answer_censuses(now)
+
+    def _answer_censuses(self, now: float) -> None:
+        """Answers the censuses whose turn has come, each after a random time."""
+        taken = self._censuses.take(now)
+        for mac1 in taken.answered:
+            known = self.heard.get(mac1)
+            if known is not None and self._served[known.application].answers.take_part(known, now):
+                self._bidder.unproved.note_told(mac1)
+            else:
+                taken.dropped.append(mac1)
+        for mac1 in taken.dropped:
+            self.heard.forget(mac1, now)
 
     def _hear_proofs(self, parsed: Datagram, now: float) -> None:
         try:

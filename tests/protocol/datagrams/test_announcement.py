@@ -93,8 +93,15 @@ def test_a_jobs_announcement_says_when_it_was_made() -> None:
         more.known = (b"\x01" + 12 * b"\xff")[:short]
         read = Announcement.decode(more.encode())
         assert read.clock < 1 << 8 * min(8, short - 1) and read.boot < 1 << 8 * max(0, short - 9)
-    asked = APPLICATION.hear(APPLICATION.announce(kind=announcement.CENSUS, clocks=(7, 6))).announcement
-    assert (asked.clock, asked.boot) == (0, 0)
+
+
+def test_a_census_says_it_where_a_job_has_the_hash_of_its_claim() -> None:
+    sealed = APPLICATION.announce(kind=announcement.CENSUS, clocks=(7, 6))
+    asked = Announcement.decode(APPLICATION.hear(sealed).announcement.encode())
+    assert (asked.clock, asked.boot, asked.known, asked.proves) == (7, 6, b"", False)
+    asked.claim_hash = b"\1" + asked.claim_hash[1:]  # random bytes, from a client of 0.1.0
+    read = Announcement.decode(asked.encode())
+    assert (read.clock, read.boot) == (0, 0)
 
 
 def test_an_announcement_that_is_made_anew_says_the_same_under_another_name() -> None:

@@ -824,6 +824,35 @@ def test_one_source_gets_a_bounded_number_of_refusals_and_of_answers_to_censuses
     assert ANSWERS_BURST <= len(station.groups.sent) - ANSWERS_BURST <= ANSWERS_BURST + 0.2 * ANSWERS_RATE
 
 
+@pytest.mark.parametrize("clock", [2000, 1], ids=["right", "set back"])
+def test_recorded_censuses_do_not_keep_an_honest_one_from_its_answer(station: Station, clock: int) -> None:
+    """Regression: each of 400 with the client's own address had an answer first, and `cexec --all` missed workers."""
+    recordings = [census(job_id=number.to_bytes(16, "big"), clocks=(1000 + number, 5)) for number in range(400)]
+    honest = census(job_id=b"h" * 16, clocks=(clock, 5 if clock > 1000 else 4))
+    asked = answered = 0.0
+    for turn, sealed in enumerate(recordings):
+        station.hear(sent(sealed))
+        if turn == 250:
+            station.hear(sent(honest))
+            asked = station.now
+        station.wait(0.001)
+        if not answered and station.answered(honest):
+            answered = station.now
+    assert len(station.answered(honest)) == 1 and 0.0 < answered - asked <= 2.0 / ANSWERS_RATE + 0.02
+    assert len(station.groups.sent) <= ANSWERS_BURST + 0.5 * ANSWERS_RATE
+
+
+def test_refusals_do_not_keep_a_census_from_its_answer(station: Station) -> None:
+    late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
+    honest = census(job_id=b"h" * 16)
+    for number in range(400):
+        station.hear(sent(SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=1)))
+        if number == 300:
+            station.hear(sent(honest))
+        station.wait(0.001)
+    assert len(station.answered(honest)) == 1
+
+
 def test_a_recorded_census_is_answered_once(station: Station) -> None:
     sealed = census(attempt=9)
     for counter in range(200):
