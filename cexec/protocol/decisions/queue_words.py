@@ -7,8 +7,8 @@ proof, and again only out of the quota of clients of 0.1.0.  `next_queued` space
 If a source has had as much as it may, the one of its announcements that was made last gets the next word: a neighbour
 may have used that up with recordings, which are older by the client's own clock, whenever they come.  Clocks are
 comparable only until their machine is started anew or the clock is set, and there may be several clients behind one
-address; so the latest of each boot get the words of their source in turn.  Pure.  docs/protocol.md sections 2.4 and
-2.8.
+address; so the latest of each boot get the words of their source in turn, until they `leave`.  Pure.  docs/protocol.md
+sections 2.4 and 2.8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.unproved import Unproved
 
 LONGEST_BEHIND = 0.5  # seconds (ours) that a client which is not proved waits for its turn to be told
-LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word is gone
+LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word keeps it from nobody
 MAXIMUM_LATEST = 1024  # sources (ours) of which an announcement waits for the next word; the oldest is forgotten
 MAXIMUM_BOOTS = 64  # (ours) of one source whose latest announcements wait for a word
 QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
@@ -110,7 +110,7 @@ class QueueWords:
         identity, telling = announcement.identity, announcement.telling
         if announcement.standing == Standing.PROVED:
             telling.told(now, QUEUED_INTERVAL)
-            telling.waits = False
+            self.leave(announcement)
             return Queued(identity)
         if telling.waits and not self._is_latest(announcement):
             telling.waits, telling.due = False, inf
@@ -126,6 +126,15 @@ class QueueWords:
         telling.told(now, inf)
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)
+
+    def leave(self, announcement: RememberedAnnouncement) -> None:
+        """Ends its turn: it is gone, or waits for no word of this source any more."""
+        boots = self._latest.get(announcement.source, {})
+        if announcement.telling.waits and self._is_latest(announcement):
+            del boots[announcement.boot]
+            if not boots:
+                del self._latest[announcement.source]
+        announcement.telling.waits = False
 
     def _is_latest(self, announcement: RememberedAnnouncement) -> bool:
         """Returns True if it waits for a word of its source, and no newer one does instead."""
@@ -151,6 +160,7 @@ class QueueWords:
         source, boot = announcement.source, announcement.boot
         due = self._unproved.next_word(announcement, now)
         if due == inf or self._precedes(announcement, now):
+            self.leave(announcement)
             return inf
         boots = self._latest.pop(source, {})
         if len(self._latest) >= MAXIMUM_LATEST:
@@ -162,7 +172,9 @@ class QueueWords:
             if len(boots) >= MAXIMUM_BOOTS:
                 return inf
         due = due if due > now else now + 1.0 / WORDS_RATE  # this word is for the latest of another boot
-        boots[boot] = Latest(announcement, due)  # in the place of an older one, whose turn it takes
+        before = list(boots).index(boot) if boot in boots else len(boots)  # an older one gives it its turn
+        due += before // 2 / WORDS_RATE  # some of those may leave; if all looked at each word, a flood took the CPU
+        boots[boot] = Latest(announcement, due)
         announcement.telling.waits = True
         return due
 
