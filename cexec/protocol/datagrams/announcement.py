@@ -218,8 +218,12 @@ class SealedAnnouncement:
 
 
 def _encoded(clock: int, boot: int) -> bytes:
-    """A clock may stand before 1970, and may have been set to a time when its machine had not been started."""
-    return max(0, clock).to_bytes(CLOCK_SIZE, "big") + max(0, boot).to_bytes(BOOT_SIZE, "big")
+    """A clock may be wrong: it may stand before 1970, soon after, when its machine had not been started, or in 2106."""
+    return _clamped(clock, CLOCK_SIZE) + _clamped(boot, BOOT_SIZE)
+
+
+def _clamped(value: int, size: int) -> bytes:
+    return min(max(0, value), (1 << 8 * size) - 1).to_bytes(size, "big")
 
 
 def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requirements) -> bytes:

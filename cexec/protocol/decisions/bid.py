@@ -157,6 +157,7 @@ class Bidder:
         announcement = self._announcements.get(identity)
         if announcement is None or announcement.standing == Standing.PROVED:
             return
+        self._words.leave(announcement)
         self._places.proved(announcement, now)
         if announcement.state in (DELAYED, READY):
             self._fire(announcement, now)
@@ -380,10 +381,14 @@ class Bidder:
 
     def _stand(self, announcement: RememberedAnnouncement, standing: Standing, source: str, now: float) -> None:
         """Follows the standing of its best way."""
+        if announcement.telling.waits and source != announcement.source:
+            self._words.leave(announcement)
+            announcement.telling.due = now  # the other source may have a word for it
         announcement.source = source
         if announcement.leased or announcement.holds_slot or standing == announcement.standing:
             return
         if standing == Standing.PROVED:
+            self._words.leave(announcement)
             self._places.proved(announcement, now)
         else:
             self._places.doubted(announcement, standing, now)
@@ -404,12 +409,14 @@ class Bidder:
 
     def _drop(self, announcement: RememberedAnnouncement) -> None:
         """Drops one that has no slot: a copy that comes later is as good as new."""
+        self._words.leave(announcement)
         self._places.discard(announcement)
         self._announcements.drop(announcement)
         self._events.append(Forget(announcement.identity, over=False))
 
     def _enter(self, announcement: RememberedAnnouncement, state: int) -> None:
         """Counts it in a state that has to do with slots."""
+        self._words.leave(announcement)
         announcement.state = state
         self.slots.enter(state)
         self.accounts.enter(announcement.origin.client, announcement.identity, state, self._now)
@@ -466,6 +473,7 @@ class Bidder:
         """Forgets it for good."""
         if self._leave(announcement.identity, (CONNECTING, TRYING), now) is not None:
             self._lose_turn(announcement, now)
+        self._words.leave(announcement)
         self._places.discard(announcement)
         self._announcements.finish(announcement, now)
         self._events.append(Forget(announcement.identity, over=True))

@@ -6,9 +6,9 @@ proof, and again only out of the quota of clients of 0.1.0.  `next_queued` space
 `first` those to others: if there are so many of them that one would have to wait, it is told when it is heard again.
 If a source has had as much as it may, the one of its announcements that was made last gets the next word: a neighbour
 may have used that up with recordings, which are older by the client's own clock, whenever they come.  Clocks are
-comparable only until their machine is started anew or the clock is set, and there may be several clients behind one
-address; so the latest of each boot get the words of their source in turn.  Pure.  docs/protocol.md sections 2.4 and
-2.8.
+surely comparable only until their machine is started anew or the clock is set, and there may be several clients behind
+one address; so every second word is for the latest of each boot in turn, until they `leave`.  Pure.  docs/protocol.md
+sections 2.4 and 2.8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.unproved import Unproved
 
 LONGEST_BEHIND = 0.5  # seconds (ours) that a client which is not proved waits for its turn to be told
-LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word is gone
+LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word keeps it from nobody
 MAXIMUM_LATEST = 1024  # sources (ours) of which an announcement waits for the next word; the oldest is forgotten
 MAXIMUM_BOOTS = 64  # (ours) of one source whose latest announcements wait for a word
 QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
@@ -52,6 +52,36 @@ class Latest:
         return self.newness > announcement.newness and self.waits(now)
 
 
+class Boots(dict[int, Latest]):
+    """The latest announcements of one source by boot; the one that comes first has waited longest."""
+
+    __slots__ = ("newest_next",)
+
+    def __init__(self) -> None:
+        self.newest_next = True  # the next word is for the one with the latest clock, whatever its boot
+
+    def has_turn(self, announcement: RememberedAnnouncement, now: float) -> bool:
+        """Returns True unless the next word is for the latest of another boot."""
+        waiting = [(boot, latest) for boot, latest in self.items() if latest.waits(now)]
+        if self.newest_next:  # those that are looked at for this word, whoever of them is looked at first
+            due = [(boot, latest) for boot, latest in waiting if latest.due <= now + 0.5 / WORDS_RATE]
+            newest, its = max(due, key=lambda item: item[1].newness, default=(announcement.boot, None))
+            if its is not None:
+                return newest == announcement.boot or announcement.newness > its.newness
+        return not waiting or waiting[0][0] == announcement.boot
+
+    def before(self, announcement: RememberedAnnouncement) -> int:
+        """Counts those whose turn comes before the one of its boot."""
+        if self.is_newest(announcement):
+            return 0
+        return list(self).index(announcement.boot) if announcement.boot in self else len(self)
+
+    def is_newest(self, announcement: RememberedAnnouncement) -> bool:
+        """Returns True if no other boot's latest says a later clock."""
+        others = (latest.newness for boot, latest in self.items() if boot != announcement.boot)
+        return announcement.newness > max(others, default=(-1, 0.0))
+
+
 class QueueWords:
     """The words of one worker to all clients that wait."""
 
@@ -60,7 +90,7 @@ class QueueWords:
     def __init__(self, slots: Slots, unproved: Unproved) -> None:
         self._slots = slots
         self._unproved = unproved
-        self._latest: dict[str, dict[int, Latest]] = {}  # by source, then boot: what gets its next words, in turn
+        self._latest: dict[str, Boots] = {}  # by source: what gets its next words
         self._next = -inf
         self._next_first = -inf  # likewise for those that are not proved
 
@@ -110,7 +140,7 @@ class QueueWords:
         identity, telling = announcement.identity, announcement.telling
         if announcement.standing == Standing.PROVED:
             telling.told(now, QUEUED_INTERVAL)
-            telling.waits = False
+            self.leave(announcement)
             return Queued(identity)
         if telling.waits and not self._is_latest(announcement):
             telling.waits, telling.due = False, inf
@@ -127,51 +157,69 @@ class QueueWords:
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)
 
+    def leave(self, announcement: RememberedAnnouncement) -> None:
+        """Ends its turn: it is gone, or waits for no word of this source any more."""
+        if announcement.telling.waits and self._is_latest(announcement):
+            boots = self._latest[announcement.source]
+            del boots[announcement.boot]
+            if not boots:
+                del self._latest[announcement.source]
+        announcement.telling.waits = False
+
     def _is_latest(self, announcement: RememberedAnnouncement) -> bool:
         """Returns True if it waits for a word of its source, and no newer one does instead."""
-        latest = self._latest.get(announcement.source, {}).get(announcement.boot)
+        latest = self._latest_of(announcement)
         return latest is not None and latest.identity == announcement.identity
+
+    def _latest_of(self, announcement: RememberedAnnouncement) -> Latest | None:
+        """Returns the one of its source and boot that waits for a word, perhaps itself."""
+        boots = self._latest.get(announcement.source)
+        return None if boots is None else boots.get(announcement.boot)
 
     def _precedes(self, announcement: RememberedAnnouncement, now: float) -> bool:
         """Returns True if a newer one of its source and boot waits for a word."""
-        latest = self._latest.get(announcement.source, {}).get(announcement.boot)
+        latest = self._latest_of(announcement)
         return latest is not None and latest.precedes(announcement, now)
 
     def _has_turn(self, announcement: RememberedAnnouncement, now: float) -> bool:
         """Returns True unless the next word of its source is for the latest of another boot."""
-        for boot, latest in self._latest.get(announcement.source, {}).items():
-            if boot == announcement.boot:
-                break
-            if latest.waits(now):
-                return False
-        return True
+        boots = self._latest.get(announcement.source)
+        return boots is None or boots.has_turn(announcement, now)
 
     def _wait(self, announcement: RememberedAnnouncement, now: float) -> float:
         """Returns when it may get a word that is not for it yet; inf: not before it is heard again."""
         source, boot = announcement.source, announcement.boot
         due = self._unproved.next_word(announcement, now)
         if due == inf or self._precedes(announcement, now):
+            self.leave(announcement)
             return inf
-        boots = self._latest.pop(source, {})
+        boots = self._latest.pop(source, None) or Boots()
         if len(self._latest) >= MAXIMUM_LATEST:
             del self._latest[next(iter(self._latest))]
         self._latest[source] = boots
         if boot not in boots and len(boots) >= MAXIMUM_BOOTS:
             for gone in [other for other, latest in boots.items() if not latest.waits(now)]:
                 del boots[gone]
+            if len(boots) >= MAXIMUM_BOOTS and boots.is_newest(announcement):
+                boots.popitem()  # the one that has waited for the shortest time
             if len(boots) >= MAXIMUM_BOOTS:
                 return inf
         due = due if due > now else now + 1.0 / WORDS_RATE  # this word is for the latest of another boot
-        boots[boot] = Latest(announcement, due)  # in the place of an older one, whose turn it takes
+        # Some of those before it may leave.  If all were looked at for each word, a flood took the CPU.
+        due += boots.before(announcement) // 2 / WORDS_RATE
+        boots[boot] = Latest(announcement, due)
         announcement.telling.waits = True
         return due
 
     def _end_turn(self, announcement: RememberedAnnouncement) -> None:
         """It gets a word: its boot comes last now.  One that waited for that word waits for the next one."""
-        boots = self._latest.get(announcement.source, {})
+        boots = self._latest.get(announcement.source)
+        if boots is None:
+            return
         latest = boots.pop(announcement.boot, None)
         if latest is not None and not announcement.telling.waits:
             boots[announcement.boot] = latest
         announcement.telling.waits = False
+        boots.newest_next = not boots.newest_next
         if not boots:
-            self._latest.pop(announcement.source, None)
+            del self._latest[announcement.source]

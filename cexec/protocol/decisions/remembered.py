@@ -186,7 +186,7 @@ class RememberedAnnouncement:
             bid_at = self.retry.heard(now, new_way=new_way)
             if bid_at < self.timers.bid_at:
                 self.timers.bid_at = bid_at
-                self.telling.due = bid_at + SILENT
+                self.telling.due = min(self.telling.due, bid_at + SILENT)
         elif self.state == DELAYED and self.timers.bid_at == inf:
             self.timers.bid_at = now  # it had found no place
 

@@ -134,9 +134,9 @@ class Supervisor:
         elif word == FORK and len(fds) == 2:
             self._fork(int(number[0]), *fds)
         elif word == FORK:  # there was room for one descriptor or none
+            self._say(FAILED, int(number[0]), errno.EMFILE)  # first, so that whoever finds it closed can hear why
             for fd in fds:
                 os.close(fd)
-            self._say(FAILED, int(number[0]), errno.EMFILE)
         elif word == KILL:
             self._kill_running(int(number[0]))
         elif word == END:

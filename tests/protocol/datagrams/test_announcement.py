@@ -80,10 +80,13 @@ def test_who_can_prove_itself_and_who_cannot() -> None:
 
 
 def test_a_jobs_announcement_says_when_it_was_made() -> None:
-    """A later version may say more behind that; a clock may stand before 1970."""
+    """A later version may say more behind that; a clock may stand before 1970.
+
+    Regression: where it stood in 2106 or later, no client could announce a job.
+    """
     for clock, said in ((1_800_000_000_123, 1_800_000_000_123), (0, 0), (-5, 0)):
         assert APPLICATION.hear(APPLICATION.announce(clocks=(clock, 5))).announcement.clock == said
-    for boot, said in ((1_799_999_999, 1_799_999_999), (0, 0), (-5, 0)):
+    for boot, said in ((1_799_999_999, 1_799_999_999), (0, 0), (-5, 0), (1 << 32, (1 << 32) - 1)):
         assert APPLICATION.hear(APPLICATION.announce(clocks=(7, boot))).announcement.boot == said
     more = APPLICATION.hear(APPLICATION.announce(clocks=(7, 6))).announcement
     more.known += b"more"

@@ -55,7 +55,8 @@ def test_boots_get_their_answers_in_turn(turns: CensusTurns) -> None:
         order += turns.take(now).answered
         now = turns.next_timeout()
         order += turns.take(now).answered
-    assert order == [b"a0", b"b", b"c", b"a3", b"a4", b"a5"]
+    # Every second answer is for the newest of all, the others are for the boots in turn.
+    assert order == [b"a0", b"b", b"a2", b"c", b"a4", b"a5"]
 
 
 def test_one_that_has_waited_too_long_gets_none(turns: CensusTurns) -> None:
@@ -75,6 +76,9 @@ def test_what_waits_is_bounded(turns: CensusTurns) -> None:
     for number in range(MAXIMUM_BOOTS):
         assert turns.ask(b"%d" % number, SOURCE, number, 1, NOW) == []
     assert turns.ask(b"more", SOURCE, MAXIMUM_BOOTS, 1, NOW) == [b"more"]
+    assert turns.ask(b"newest", SOURCE, MAXIMUM_BOOTS, 2, NOW) == [b"%d" % (MAXIMUM_BOOTS - 1)]
+    assert turns.take(turns.next_timeout()).answered == []
+    assert turns.take(turns.next_timeout()).answered == [b"newest"]
     for number in range(MAXIMUM_LATEST - 1):
         assert turns.ask(b"s", f"source {number}", 1, 1, NOW) == []
     assert turns.ask(b"more", "another", 1, 1, NOW) == [b"more"]

@@ -249,3 +249,32 @@ def test_the_boots_of_a_source_that_are_remembered_are_bounded() -> None:
     late = many[0].telling.due + queue_words.LATE + 1.0  # all of them have been forgotten
     again = waiting(500, source="10.0.0.9", boot=500)
     assert isinstance(made.tell(again, late), Prove)
+
+
+def test_announcements_that_wait_for_their_turn_are_seldom_looked_at() -> None:
+    """Regression: each was looked at for each word, and 5,000 recordings of 78 sources took 0.45 s of the CPU."""
+    made, looks = used_up(), 0
+    left = [waiting(number, source="10.0.0.9", boot=number) for number in range(queue_words.MAXIMUM_BOOTS)]
+    for one in left:
+        assert made.tell(one, NOW) is None
+    while left:
+        now = min(one.telling.due for one in left)
+        for one in [one for one in left if one.telling.due <= now]:
+            looks += 1
+            if made.tell(one, now) is not None:
+                left.remove(one)
+    assert now <= NOW + queue_words.MAXIMUM_BOOTS / WORDS_RATE + 0.01
+    assert looks <= 10 * queue_words.MAXIMUM_BOOTS
+
+
+def test_whoever_leaves_ends_the_turn_of_its_boot_and_of_no_other() -> None:
+    made = used_up()
+    first, other = waiting(1, source="10.0.0.9", clock=1, boot=1), waiting(2, source="10.0.0.9", boot=2)
+    newer = waiting(3, source="10.0.0.9", clock=2, boot=1)
+    assert [made.tell(one, NOW) for one in (first, other, newer)] == [None, None, None]
+    made.leave(first)  # another one has its turn
+    assert made.tell(other, newer.telling.due) is None
+    made.leave(newer)
+    assert isinstance(made.tell(other, other.telling.due), Prove)
+    made.leave(other)
+    assert not any(one.telling.waits for one in (first, other, newer))

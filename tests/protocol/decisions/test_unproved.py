@@ -169,6 +169,18 @@ def test_a_client_whose_connection_failed_is_asked_and_then_tried_again() -> Non
     assert events(machine) == [("Connect", HONEST)]
 
 
+def test_copies_that_come_fast_do_not_keep_a_busy_worker_from_asking_a_client_whose_connection_failed() -> None:
+    """Regression: each copy put the question off by SILENT, so whoever sent them again every 0.25 s kept it away."""
+    machine = bidder()
+    assert hear(machine, HONEST, 0.0) == [("Connect", HONEST)]
+    machine.failed(HONEST, 0.6)
+    machine.consider(identity(1), 1, WANTED, 0.6, targeted=True)
+    assert ("Connect", identity(1)) in events(machine)
+    run(machine, identity(1), 0.6)
+    told = [one for number in range(10) for one in hear(machine, HONEST, 1.0 + number / 4.0)]
+    assert told == [("Queued", HONEST)]
+
+
 def test_whoever_has_answered_a_connection_has_proved_itself() -> None:
     machine = bidder(slots=1)
     hear(machine, HONEST, 0.0)

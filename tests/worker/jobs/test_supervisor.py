@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import process
 from cexec.system.process.orphans import PRIVATE_PREFIX
 from cexec.system.storage.directories import runtime_directory
@@ -111,6 +113,35 @@ def test_no_room_for_a_process_costs_this_connection_only() -> None:
     one.state = State.TAKEN
     assert end_of(one) == "no process for it: resource temporarily unavailable"
     assert not link.lost
+    link.close()
+
+
+def have_room_for_one_descriptor() -> None:
+    """As at a limit of descriptors; it is kept from running for a moment each time that it has closed one."""
+    receive, close = socket.recv_fds, os.close
+
+    def receive_one(*arguments: int) -> tuple[bytes, list[int], int, None]:
+        data, fds, flags, _ = receive(*arguments)  # type: ignore[arg-type]
+        for fd in fds[1:]:
+            close(fd)
+        return data, fds[:1], flags, None
+
+    def close_slowly(fd: int) -> None:
+        close(fd)
+        time.sleep(0.3)
+
+    socket.recv_fds = receive_one  # type: ignore[assignment]
+    os.close = close_slowly
+
+
+def test_a_process_for_which_a_descriptor_lacked_is_told_of_before_its_channel_is_closed() -> None:
+    """Regression: a worker that gave it a connection meanwhile told the client of a broken pipe."""
+    link = forked(have_room_for_one_descriptor)
+    one = link.start()
+    assert wait_readable([one.fileno()], 10.0)
+    assert link.hear() == [one]
+    assert one.no_room == "too many open files"
+    one.close()
     link.close()
 
 
