@@ -151,8 +151,11 @@ def _set_once(stop: asyncio.Future[int], number: int) -> None:
 
 
 def _socket_directory(environ: Mapping[str, str] = os.environ) -> str:
-    """Returns a directory of this user alone with a short name."""
-    usual = f"{runtime_directory(environ)}/boot"
+    """Returns a directory of this user alone with a short name.
+
+    It is beside that of job records: a `cservice` of 0.1.0 does not start where there is a directory among these.
+    """
+    usual = f"{runtime_directory(environ)}-boot"
     path = usual if len(os.fsencode(usual)) <= LONGEST_SOCKET else f"/tmp/cexec-{os.getuid()}-boot"
     try:
         os.close(make_own(path))

@@ -69,6 +69,27 @@ def test_the_old_side_is_the_released_one(old_side: str, released: Path, applica
     assert not (released / "cexec" / "protocol" / "connection").exists()
 
 
+def test_a_worker_of_0_1_0_starts_where_cboot_has_been(
+    released: Path, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Regression: cboot made the directory of its sockets among the records of jobs, each of which 0.1.0 reads.
+
+    So tests with a worker of 0.1.0 failed behind those of cboot, if both came to the same process.
+    """
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    hosts = tmp_path / "hosts"
+    hosts.write_text("nowhere.invalid\n")
+    argv = command("cboot", "--status", hosts, application.secret)
+    subprocess.run(argv, env=local_environment(), capture_output=True, timeout=60)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["cexec", "cexec-boot"]
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.service.command", lambda name, *words: old_command(released, name, *words))
+        worker = service("cat", environment={"PYTHONPATH": str(released)})
+    assert application.run(input=b"x").stdout == b"x"
+    worker.wait_for("finished")
+
+
 @SIDES
 def test_one_job(mixed: tuple[Service, Run], application: Application) -> None:
     _, run = mixed
