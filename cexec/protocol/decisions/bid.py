@@ -74,9 +74,8 @@ class Bidder:
     """
 
     __slots__ = (
-        "_announcements", "_delay", "_events", "_now", "_places", "_random", "_reputation", "_reservations",
-        "_wanted", "_words",
-        "accounts", "competition", "slots", "unproved",
+        "_delay", "_events", "_now", "_places", "_random", "_reputation", "_reservations", "_wanted", "accounts",
+        "announcements", "competition", "slots", "unproved", "words",
     )  # fmt: skip
 
     def __init__(
@@ -90,13 +89,13 @@ class Bidder:
         self._random = random
         self._delay = BidDelay(speed=speed, boost=boost)
         self._reputation = Reputation(self.competition)
-        self._announcements = Remembered(random)
-        self._places = Places(random, self._announcements, self._reputation, self.slots, self.accounts)
+        self.announcements = Remembered(random)
+        self._places = Places(random, self.announcements, self._reputation, self.slots, self.accounts)
         self.unproved = self._places.unproved
         self._reservations = Reservations()
         self._wanted = WantedSlots(self.accounts)
         self._events: list[Connect | Withdraw | Wanted | Queued | Prove | Forget | Penalized | Recovered] = []
-        self._words = QueueWords(self.slots, self.unproved)
+        self.words = QueueWords(self.slots, self.unproved)
         self._now = -inf
 
     # What is heard
@@ -116,7 +115,7 @@ class Bidder:
         """
         self._now = now
         expires = now + max(0.0, min(wanted_for, LONGEST_WANTED))
-        connected = self._announcements.done(identity, now)
+        connected = self.announcements.done(identity, now)
         if connected is not None:
             if connected:  # its claim was faster
                 self.competition.claim_heard(connected, now, targeted=targeted)
@@ -124,14 +123,14 @@ class Bidder:
             return
         extra_delay = max(0.0, min(extra_delay, LONGEST_DELAY))
         self.unproved.heard(identity)
-        known = self._announcements.get(identity)
+        known = self.announcements.get(identity)
         if known is not None:
             self._stand(known, standing, source, now)
             known.heard_again(now, extra_delay, new_way=new_way)
             if known.telling.lost(now) and not self.competition.many:
-                known.telling.repeat(self._words.next_queued(now))
-            self._words.ask_again(known, now)
-            self._announcements.renew(known, expires)
+                known.telling.repeat(self.words.next_queued(now))
+            self.words.ask_again(known, now)
+            self.announcements.renew(known, expires)
             return
         if standing != Standing.PROVED and proves and self.unproved.nothing_left(identity):
             self._events.append(Forget(identity, over=True))
@@ -148,23 +147,23 @@ class Bidder:
         if self.slots.free and delay < SILENT:
             announcement.telling.due = now + SILENT
         else:
-            announcement.telling.due = self._words.first(announcement, now, self._hesitation(targeted))
+            announcement.telling.due = self.words.first(announcement, now, self._hesitation(targeted))
         self._fire(announcement, now)
 
     def proved(self, identity: bytes, now: float) -> None:
         """Hear that the client has proved itself: it receives where one of the ways to it leads."""
         self._now = now
-        announcement = self._announcements.get(identity)
+        announcement = self.announcements.get(identity)
         if announcement is None or announcement.standing == Standing.PROVED:
             return
-        self._words.leave(announcement)
+        self.words.leave(announcement)
         self._places.proved(announcement, now)
         if announcement.state in (DELAYED, READY):
             self._fire(announcement, now)
 
     def may_answer(self, identity: bytes, now: float) -> bool:
         """Returns True if the client may be sent one more datagram, which is counted."""
-        announcement = self._announcements.get(identity)
+        announcement = self.announcements.get(identity)
         if announcement is None or announcement.standing == Standing.PROVED:
             return announcement is not None
         allowed = self.unproved.may_tell(announcement, now)
@@ -195,9 +194,9 @@ class Bidder:
     def claimed(self, identity: bytes, connected: int, now: float) -> None:
         """Hear a genuine CLAIM, of this worker's win or another's; `connected` is the client's hint."""
         self._now = now
-        announcement = self._announcements.get(identity)
+        announcement = self.announcements.get(identity)
         if announcement is None:
-            self._announcements.claim_first(identity, max(1, connected), now)
+            self.announcements.claim_first(identity, max(1, connected), now)
         elif not announcement.claim_heard:
             announcement.claim_heard = True
             self.competition.race_took(now - announcement.heard_at)
@@ -279,7 +278,7 @@ class Bidder:
         before = self._reputation.slowness(now)
         self._reputation.finished(identity, outcome, duration, now)
         self._tell_slowness(before, now)
-        self._announcements.finish(announcement, now)
+        self.announcements.finish(announcement, now)
 
     def acknowledged(self, identity: bytes, now: float) -> None:
         """Hear that the client has the result of a job that has `finished`."""
@@ -291,7 +290,7 @@ class Bidder:
     def forget(self, identity: bytes, now: float) -> None:
         """The client is gone, or ended its lease; not for one that holds a slot."""
         self._now = now
-        announcement = self._announcements.get(identity)
+        announcement = self.announcements.get(identity)
         if announcement is not None and not announcement.holds_slot:
             self._forget(announcement, now)
 
@@ -312,12 +311,12 @@ class Bidder:
     def next_timeout(self) -> float | None:
         """The time at which `handle_timeout` wants to be called; None: never."""
         turn = max(self._now, self._places.due(self._now))
-        due = min(self._announcements.next_timer(), turn, max(self._now, self._next_look()))
+        due = min(self.announcements.next_timer(), turn, max(self._now, self._next_look()))
         return None if due == inf else due
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
-        while (announcement := self._announcements.due(now)) is not None:
+        while (announcement := self.announcements.due(now)) is not None:
             self._fire(announcement, now)
         if now >= self._next_look():
             self._look(now)
@@ -373,22 +372,22 @@ class Bidder:
         else:
             due = announcement.state == DELAYED and now >= announcement.timers.bid_at
             if due and not self._places.bid(announcement, now):
-                self._words.ask(announcement, now)
+                self.words.ask(announcement, now)
             if now >= announcement.telling.due:
-                word = self._words.tell(announcement, now)
+                word = self.words.tell(announcement, now)
                 self._events += [] if word is None else [word]
-        self._announcements.arm(announcement)
+        self.announcements.arm(announcement)
 
     def _stand(self, announcement: RememberedAnnouncement, standing: Standing, source: str, now: float) -> None:
         """Follows the standing of its best way."""
         if announcement.telling.waits and source != announcement.source:
-            self._words.leave(announcement)
+            self.words.leave(announcement)
             announcement.telling.due = now  # the other source may have a word for it
         announcement.source = source
         if announcement.leased or announcement.holds_slot or standing == announcement.standing:
             return
         if standing == Standing.PROVED:
-            self._words.leave(announcement)
+            self.words.leave(announcement)
             self._places.proved(announcement, now)
         else:
             self._places.doubted(announcement, standing, now)
@@ -402,26 +401,26 @@ class Bidder:
 
     def _remember(self, announcement: RememberedAnnouncement) -> bool:
         """Returns False if there is no room for it."""
-        displaced = self._announcements.add(announcement)
+        displaced = self.announcements.add(announcement)
         if displaced is not None:
             self._drop(displaced)
         return displaced is not announcement
 
     def _drop(self, announcement: RememberedAnnouncement) -> None:
         """Drops one that has no slot: a copy that comes later is as good as new."""
-        self._words.leave(announcement)
+        self.words.leave(announcement)
         self._places.discard(announcement)
-        self._announcements.drop(announcement)
+        self.announcements.drop(announcement)
         self._events.append(Forget(announcement.identity, over=False))
 
     def _enter(self, announcement: RememberedAnnouncement, state: int) -> None:
         """Counts it in a state that has to do with slots."""
-        self._words.leave(announcement)
+        self.words.leave(announcement)
         announcement.state = state
         self.slots.enter(state)
         self.accounts.enter(announcement.origin.client, announcement.identity, state, self._now)
         self._places.reconsider(announcement.origin.client)
-        self._announcements.arm(announcement)
+        self.announcements.arm(announcement)
 
     def _reserve(self, announcement: RememberedAnnouncement, now: float, latency: float) -> None:
         """Takes a slot for it.  Its timer says when another client may have the slot instead."""
@@ -467,21 +466,21 @@ class Bidder:
             self._forget(announcement, now)
         else:
             announcement.try_again(now, self._random())
-            self._announcements.arm(announcement)
+            self.announcements.arm(announcement)
 
     def _forget(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Forgets it for good."""
         if self._leave(announcement.identity, (CONNECTING, TRYING), now) is not None:
             self._lose_turn(announcement, now)
-        self._words.leave(announcement)
+        self.words.leave(announcement)
         self._places.discard(announcement)
-        self._announcements.finish(announcement, now)
+        self.announcements.finish(announcement, now)
         self._events.append(Forget(announcement.identity, over=True))
 
     def _leave(self, identity: bytes, states: tuple[int, ...], now: float) -> RememberedAnnouncement | None:
         """Returns the announcement if it is in one of these states, which it leaves: it is no longer counted there."""
         self._now = now
-        announcement = self._announcements.get(identity)
+        announcement = self.announcements.get(identity)
         if announcement is None or announcement.state not in states:
             return None
         state = announcement.state

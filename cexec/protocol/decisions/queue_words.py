@@ -85,12 +85,12 @@ class Boots(dict[int, Latest]):
 class QueueWords:
     """The words of one worker to all clients that wait."""
 
-    __slots__ = ("_latest", "_next", "_next_first", "_slots", "_unproved")
+    __slots__ = ("_next", "_next_first", "_slots", "_unproved", "latest")
 
     def __init__(self, slots: Slots, unproved: Unproved) -> None:
         self._slots = slots
         self._unproved = unproved
-        self._latest: dict[str, Boots] = {}  # by source: what gets its next words
+        self.latest: dict[str, Boots] = {}  # by source: what gets its next words
         self._next = -inf
         self._next_first = -inf  # likewise for those that are not proved
 
@@ -160,10 +160,10 @@ class QueueWords:
     def leave(self, announcement: RememberedAnnouncement) -> None:
         """Ends its turn: it is gone, or waits for no word of this source any more."""
         if announcement.telling.waits and self._is_latest(announcement):
-            boots = self._latest[announcement.source]
+            boots = self.latest[announcement.source]
             del boots[announcement.boot]
             if not boots:
-                del self._latest[announcement.source]
+                del self.latest[announcement.source]
         announcement.telling.waits = False
 
     def _is_latest(self, announcement: RememberedAnnouncement) -> bool:
@@ -173,7 +173,7 @@ class QueueWords:
 
     def _latest_of(self, announcement: RememberedAnnouncement) -> Latest | None:
         """Returns the one of its source and boot that waits for a word, perhaps itself."""
-        boots = self._latest.get(announcement.source)
+        boots = self.latest.get(announcement.source)
         return None if boots is None else boots.get(announcement.boot)
 
     def _precedes(self, announcement: RememberedAnnouncement, now: float) -> bool:
@@ -183,7 +183,7 @@ class QueueWords:
 
     def _has_turn(self, announcement: RememberedAnnouncement, now: float) -> bool:
         """Returns True unless the next word of its source is for the latest of another boot."""
-        boots = self._latest.get(announcement.source)
+        boots = self.latest.get(announcement.source)
         return boots is None or boots.has_turn(announcement, now)
 
     def _wait(self, announcement: RememberedAnnouncement, now: float) -> float:
@@ -193,10 +193,10 @@ class QueueWords:
         if due == inf or self._precedes(announcement, now):
             self.leave(announcement)
             return inf
-        boots = self._latest.pop(source, None) or Boots()
-        if len(self._latest) >= MAXIMUM_LATEST:
-            del self._latest[next(iter(self._latest))]
-        self._latest[source] = boots
+        boots = self.latest.pop(source, None) or Boots()
+        if len(self.latest) >= MAXIMUM_LATEST:
+            del self.latest[next(iter(self.latest))]
+        self.latest[source] = boots
         if boot not in boots and len(boots) >= MAXIMUM_BOOTS:
             for gone in [other for other, latest in boots.items() if not latest.waits(now)]:
                 del boots[gone]
@@ -213,7 +213,7 @@ class QueueWords:
 
     def _end_turn(self, announcement: RememberedAnnouncement) -> None:
         """It gets a word: its boot comes last now.  One that waited for that word waits for the next one."""
-        boots = self._latest.get(announcement.source)
+        boots = self.latest.get(announcement.source)
         if boots is None:
             return
         latest = boots.pop(announcement.boot, None)
@@ -222,4 +222,4 @@ class QueueWords:
         announcement.telling.waits = False
         boots.newest_next = not boots.newest_next
         if not boots:
-            del self._latest[announcement.source]
+            del self.latest[announcement.source]

@@ -12,8 +12,7 @@ from random import Random
 import pytest
 
 from cexec.protocol.decisions import queue_words
-from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Prove, Queued
-from cexec.protocol.decisions.queue_words import QueueWords
+from cexec.protocol.decisions.bid import Connect, Forget, Prove, Queued
 from cexec.protocol.decisions.remembered import DELAYED, READY
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import WORDS_BURST, WORDS_RATE
@@ -103,26 +102,22 @@ class Course:
                 self.connecting.append((self.now + self.random.random(), event.identity))
             else:
                 assert isinstance(event, Forget)
-        for source, boots in words_of(self.machine)._latest.items():
+        for source, boots in self.machine.words.latest.items():
             assert 0 < len(boots) <= queue_words.MAXIMUM_BOOTS
             for boot, latest in boots.items():
-                one = self.machine._announcements.get(latest.identity)
+                one = self.machine.announcements.get(latest.identity)
                 assert one is not None and one.telling.waits and one.state in (DELAYED, READY)
                 assert (one.source, one.boot) == (source, boot) and one.standing != Standing.PROVED
                 assert one.telling.due <= latest.due and latest.waits(self.now)
 
     def _count(self, who: bytes) -> None:
-        one = self.machine._announcements.get(who)
+        one = self.machine.announcements.get(who)
         assert one is not None
         if one.standing != Standing.PROVED:
             self.told[who] += 1
             self.sources[one.source] += 1
             assert self.told[who] == 1 or not one.proves or who in self.proved
             assert self.sources[one.source] <= WORDS_BURST + WORDS_RATE * self.now + 1.0
-
-
-def words_of(machine: Bidder) -> QueueWords:
-    return machine._words
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
@@ -133,7 +128,7 @@ def test_whoever_waits_for_a_word_is_there_and_nobody_waits_for_ever(seed: int, 
     for _ in range(STEPS):
         course.step()
     course.pass_time(course.now + 2.0 * queue_words.MAXIMUM_BOOTS / WORDS_RATE)
-    assert not words_of(course.machine)._latest
+    assert not course.machine.words.latest
 
 
 def test_recordings_that_are_claimed_at_once_keep_no_turn() -> None:
