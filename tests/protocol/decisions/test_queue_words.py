@@ -14,7 +14,7 @@ from cexec.protocol.decisions.remembered import NOBODY, RUNNING, RememberedAnnou
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import WORDS_BURST, WORDS_RATE, Unproved
-from tests.protocol.decisions.bidders import identity
+from tests.protocol.decisions.bidders import WANTED, bidder, connects, identity, run
 
 NOW = 100.0
 
@@ -278,3 +278,26 @@ def test_whoever_leaves_ends_the_turn_of_its_boot_and_of_no_other() -> None:
     assert isinstance(made.tell(other, other.telling.due), Prove)
     made.leave(other)
     assert not any(one.telling.waits for one in (first, other, newer))
+
+
+def test_whoever_has_had_its_word_leaves_nothing() -> None:
+    made, one = used_up(), waiting(1, source="10.0.0.9", boot=1)
+    assert made.tell(one, NOW) is None and list(made.latest) == ["10.0.0.9"]
+    assert isinstance(made.tell(one, one.telling.due), Prove)
+    assert made.latest == {}
+
+
+def test_an_announcement_that_comes_from_another_host_waits_there() -> None:
+    """Regression: it kept its place at the source that it had left, from others for a moment, and from itself there."""
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, NOW, targeted=True)
+    run(machine, connects(machine)[0], NOW)
+    old, new = "10.0.0.9", "10.0.0.8"
+    for source in (old, new):
+        for number in range(1000, 1000 + int(WORDS_BURST)):
+            machine.words.tell(waiting(number + 1000 * (source == new), source=source), NOW)
+    machine.consider(identity(2), 1, WANTED, NOW, standing=Standing.UNPROVED, source=old, boot=7)
+    assert list(machine.words.latest) == [old]
+    machine.consider(identity(2), 1, WANTED, NOW, standing=Standing.UNPROVED, source=new, boot=7)
+    machine.handle_timeout(NOW)
+    assert list(machine.words.latest) == [new]

@@ -68,6 +68,13 @@ def test_new_way_to_a_client_is_tried_soon_but_invented_ones_only_now_and_then()
     assert tries(3.0, new_way=True)[:4] == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.3)
     invented, known = tries(600.0, new_way=True), tries(600.0)
     assert len(invented) <= 2 * len(known) + NEW_WAYS_BURST
+    assert (remembered.NEW_WAYS_RATE, NEW_WAYS_BURST) == (0.1, 5.0)
+
+
+@pytest.mark.parametrize(("said", "counts"), [(0, 1), (1, 1), (65_535, 65_535), (65_536, 65_535)])
+def test_a_weight_is_bounded(said: int, counts: int) -> None:
+    made = RememberedAnnouncement(identity(1), said, 0.0, 1.0, targeted=False, origin=Origin())
+    assert made.weight == counts
 
 
 def test_new_way_that_is_heard_after_another_copy_shortens_the_wait_all_the_same() -> None:
