@@ -496,3 +496,19 @@ def test_allowances_are_remembered_for_the_latest(monkeypatch: pytest.MonkeyPatc
     allowances.heard(identity(0))
     allowances.note_told(identity(10))
     assert allowances.told_once(identity(0)) and not allowances.told_once(identity(1))
+
+
+def test_clients_of_0_1_0_share_as_many_further_connections_as_there_are() -> None:
+    """Beyond the first of each."""
+    made = unproved.Unproved()
+    clients = [
+        RememberedAnnouncement(
+            identity(number), 1, 0.0, WANTED, targeted=False, origin=NOBODY, standing=UNPROVED,
+            source=f"10.0.0.{number}", proves=False,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    for number in range(2 + int(SPARE_TRIES_BURST)):
+        assert made.may_try(clients[number % 2], 0.0)
+        made.tried(clients[number % 2], 0.0)
+    assert not made.may_try(clients[0], 0.0) and not made.may_try(clients[1], 0.0)
