@@ -34,7 +34,7 @@ from tests.environment import LOOPBACK_GROUP
 from tests.service import Application
 
 LOOPBACK = {"CEXEC_GROUP": LOOPBACK_GROUP}
-SLOW = {**LOOPBACK, "BOOST": "1500000"}  # microseconds before every bid
+SLOW = {**LOOPBACK, "BOOST": "3000000"}  # microseconds before every bid
 PATIENCE = 30.0  # seconds after which the client's silence fails the test
 
 

@@ -25,7 +25,7 @@ from cexec.system.storage.keyfile import read_key
 from tests import forked
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
-from tests.waiting import PATIENCE, all_asleep, comes_true
+from tests.waiting import PATIENCE, all_asleep, comes_true, wait_until
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
 SMALLEST_PIPE = 4096  # bytes
@@ -182,7 +182,7 @@ class Service:
         found = self._supervisor
         if found is None or not _has_argv(found, self.argv):  # a look at the children is one at all processes
             own = psutil.Process(self.pid)
-            (found,) = [child for child in own.children() if child.cmdline() == own.cmdline() == self.argv]
+            (found,) = [child for child in own.children() if _has_argv(child, self.argv) and _has_argv(own, self.argv)]
             self._supervisor = found
         return found
 
@@ -191,9 +191,18 @@ class Service:
         return self.supervisor.children()
 
     def busy_process(self) -> psutil.Process:
-        """The one process that runs a job."""
-        (found,) = [process for process in self.job_processes() if not self._waits(process)]
-        return found
+        """The one process that runs a job.
+
+        One that has just been forked has more descriptors at first, and one whose job has just ended is still there.
+        """
+        found: list[psutil.Process] = []
+
+        def one() -> bool:
+            found[:] = [process for process in self.job_processes() if not self._waits(process)]
+            return len(found) == 1
+
+        wait_until(one, explain=lambda: found)
+        return found[0]
 
     def started(self) -> list[psutil.Process]:
         """The processes that it has started and that still run, its own helpers and jobs, however detached.
@@ -275,10 +284,7 @@ class Service:
 
     def _is_asleep(self) -> bool:
         """Nothing of it is on its way, as on a machine that has had no time for it."""
-        try:
-            return all_asleep(*self.pids())
-        except psutil.NoSuchProcess:
-            return False
+        return all_asleep(*self.pids())
 
     def _check_descriptors(self) -> None:
         if not comes_true(lambda: self.descriptors() <= self.descriptors_at_start, QUIET_DEADLINE):

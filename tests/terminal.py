@@ -42,6 +42,8 @@ if job == 0:
         os.dup2(terminal if path is None else os.open(path, os.O_RDONLY if fd == 0 else os.O_WRONLY | os.O_CREAT), fd)
     os.close(terminal)
     os.execvp(argv[0], argv)
+for number in (signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_IGN)  # a key that comes when the job has just ended is for us
 while True:
     if select.select([sys.stdin], [], [], 0.02)[0]:
         sys.stdin.readline()

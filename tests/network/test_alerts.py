@@ -118,10 +118,9 @@ def test_statistics_on_demand_and_a_moved_log(
     crat.wait_for("completed by")
     (tmp_path / "crat.log").rename(tmp_path / "old.log")
     crat.process.send_signal(signal.SIGHUP)
-    while not (tmp_path / "crat.log").exists():
-        assert crat.process.poll() is None
+    wait_until((tmp_path / "crat.log").exists)
     crat.process.send_signal(signal.SIGUSR1)
-    crat.wait_for("worker ")
+    crat.wait_until(lambda: len(crat.lines()) >= 2)
     head, row = crat.lines()
     values = dict(zip(head.split(), row.split(), strict=True))
     assert (values["jobs"], values["received"], values["sent"]) == ("1", "5", "5")

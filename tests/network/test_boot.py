@@ -26,7 +26,7 @@ from tests.ssh_hosts import SshHost, SshHosts, require_sshd
 from tests.waiting import comes_true
 
 ROOM = 8  # hosts of a lab, and one machine where cboot runs
-PATIENCE = ("--patience", "2")  # seconds, for hosts that never will
+PATIENCE = ("--patience", "4")  # seconds, for hosts that never will
 GONE = 40.0  # seconds after which nothing may be left of a cboot that was killed
 NOISE = "#!/bin/sh\necho Welcome to node9\nprintf 'and no end of line'\nexec /bin/sh \"$@\"\n"
 # Starts and ends the unit as a user's manager would; nobody's session lingers here.
@@ -322,7 +322,8 @@ def test_a_killed_ephemeral_run_leaves_nothing(hosts: SshHosts, application: App
     assert job.stdout is not None and job.stdout.readline() == b"begun\n"
     installing = started(hosts, "-w", "10.77.0.5", "--ephemeral", application.secret, "--", "cat")
     place = room[3].home / ".local/share/cexec/boot"
-    assert comes_true(lambda: list(place.glob("releases/.new-*/*")))
+    # As a rule in releases/.new-*, which a machine that has no time for this test may have renamed already.
+    assert comes_true(lambda: list(place.glob("releases/*/*")))
     assert all(host.processes() for host in room)
     for process in (serving, installing):
         process.send_signal(signal.SIGKILL)

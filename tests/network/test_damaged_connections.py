@@ -65,14 +65,22 @@ def real_worker(application: Application) -> Iterator[Service]:
 
 
 def run(
-    application: Application, directory: Path, damage: Damage | None, worker_port: int = WORKER_PORT
+    application: Application,
+    directory: Path,
+    damage: Damage | None,
+    worker_port: int = WORKER_PORT,
+    *,
+    patience: str = "1",
 ) -> tuple[subprocess.CompletedProcess[bytes], bytes, Tamperer]:
-    """What became of `cexec app.pub < in > out` over this network, and what is in `out`."""
+    """What became of `cexec app.pub < in > out` over this network, and what is in `out`.
+
+    `patience`: seconds in which a client whose session is damaged looks for a worker.
+    """
     port = next(ports)
     environment = {
         "CEXEC_GROUP": LOOPBACK_GROUP,
         "CEXEC_UDP_PORT": str(port),
-        "CEXEC_TIMEOUT_ACCEPT": "20" if damage is None else "1",
+        "CEXEC_TIMEOUT_ACCEPT": "20" if damage is None else patience,
     }
     argv, whole = application.client("--retries", "0", environment=environment)
     output = directory / f"out{port}"
@@ -82,7 +90,7 @@ def run(
     with Tamperer(port, worker_port, damage) as tamperer, open(source, "rb") as stdin, output.open("wb") as stdout:
         ended = subprocess.run(argv, env=whole, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=60)
     if not tamperer.connections:  # the worker's thread had no time
-        return run(application, directory, damage, worker_port)
+        return run(application, directory, damage, worker_port, patience=patience)
     return ended, output.read_bytes(), tamperer
 
 
@@ -139,7 +147,7 @@ def test_the_end_after_the_last_byte_to_the_client_is_too_late_to_hurt(
     application: Application, worker: FakeWorker, tmp_path: Path
 ) -> None:
     _, _, tamperer = run(application, tmp_path, None)
-    ended, output, _ = run(application, tmp_path, Damage(TO_CLIENT, cut=tamperer.carried[TO_CLIENT]))
+    ended, output, _ = run(application, tmp_path, Damage(TO_CLIENT, cut=tamperer.carried[TO_CLIENT]), patience="20")
     assert (ended.returncode, output) == (STATUS, OUTPUT)
 
 

@@ -101,6 +101,14 @@ def call(callers: ExitStack, host: Host, code: str, *arguments: object) -> Calle
     return caller
 
 
+def runs_calls(process: psutil.Process) -> bool:
+    """Whether it is a keeper or a runner."""
+    try:
+        return process.cmdline() == list(PROGRAM)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Killer:
     """Kills a keeper or a runner of one worker after the other."""
 
@@ -154,7 +162,7 @@ def test_calls_survive_a_worker_that_is_gone_and_use_one_that_comes(
     first = Service(application, PROGRAM, ("-j", "1"), made.host(1))
     caller = call(callers, made.host(3), SQUARES, application.public, 500, 0.01)
     caller.wait_for_line()
-    wait_until(lambda: any(process.cmdline() == list(PROGRAM) for process in first.started()))
+    wait_until(lambda: any(map(runs_calls, first.started())))
     service(*PROGRAM, options=["-j", "2"], host=made.host(2))
     first.kill()
     results, right, _ = map(int, caller.stop().split())

@@ -80,11 +80,12 @@ def test_a_worker_that_is_busy_is_told(lab: MakeLab, service: StartService, appl
         command("cexec", application.public), env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     running.wait_for("started")
+    before = datagrams_read(client)
     process = client.popen(
         command("cexec", "--explain", application.public), env=clean_environment(), stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_until(lambda: datagrams_read(client) > 0)  # the answer
+    wait_until(lambda: datagrams_read(client) > before)  # the answer
     occupant.communicate()
     _, errors = process.communicate(timeout=20)
     lines = errors.splitlines()

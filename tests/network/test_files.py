@@ -101,17 +101,27 @@ def test_a_nice_value_reaches_the_program(application: Application, service: Sta
     assert application.run("--nice", "7").stdout == b"7\n"
 
 
-def test_progress_is_shown_on_a_terminal_and_taken_away(application: Application, service: Start) -> None:
-    service("sh", "-c", "sleep 1; cat")
+def test_progress_is_shown_on_a_terminal_and_taken_away(
+    application: Application, service: Start, tmp_path: Path
+) -> None:
+    service("sh", "-c", f"until test -e {tmp_path}/seen; do sleep 0.05; done; cat")
     ours, theirs = pty.openpty()
     argv, environment = application.client("--progress")
-    done = subprocess.run(argv, env=environment, input=b"12345", stdout=subprocess.PIPE, stderr=theirs, timeout=30)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     shown = b""
+    with subprocess.Popen(argv, env=environment, stderr=theirs, **pipes) as client:  # type: ignore[call-overload]
+        client.stdin.write(b"12345")
+        client.stdin.close()
+        client.stdin = None
+        while b"up 5 B" not in shown and select.select([ours], [], [], PATIENCE)[0]:
+            shown += os.read(ours, 65536)
+        (tmp_path / "seen").touch()
+        output, _ = client.communicate(timeout=PATIENCE)
     while not shown.endswith(b"\x1b[J") and select.select([ours], [], [], PATIENCE)[0]:  # the kernel may be late
         shown += os.read(ours, 65536)
     os.close(theirs)
     os.close(ours)
-    assert (done.returncode, done.stdout) == (0, b"12345")
+    assert (client.returncode, output) == (0, b"12345")
     assert b"up 5 B" in shown and shown.endswith(b"\x1b[J")
 
 

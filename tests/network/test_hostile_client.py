@@ -17,7 +17,7 @@ from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import LARGEST_SIGNAL, LIMITED
 from cexec.worker.jobs.reports import Free, encode
 from tests.fake_client import ON_TERMINAL, FakeClient
-from tests.holders import Authority
+from tests.holders import Authority, Holder
 from tests.service import Service, Shell
 from tests.worker.jobs.scene import Scene, finished
 
@@ -149,19 +149,20 @@ def test_a_slot_that_is_reserved_for_a_client_without_a_job_goes_to_one_that_wai
     """It had the slot for a second, and then again: the others waited 0.8 s for each of their jobs."""
     authority = Authority(tmp_path)
     worker = Service(authority.application, ["true"], ["-j", "1"])
-    confirmed: list[str] = []
+    holders = [authority.client(name) for name in ("one", "other")]
+    confirmed: list[Holder] = []
 
-    def come(name: str) -> str:
+    def come(holder: Holder) -> str:
         """Announces and waits for the slot; the first that has it says nothing, and is told why it loses it."""
-        with FakeClient(authority.client(name)) as client:
+        with FakeClient(holder) as client:
             client.hear(frames.CONFIRM)
             first = not confirmed
-            confirmed.append(name)
+            confirmed.append(holder)
             return client.hear(frames.WITHDRAW).text if first else ""
 
     try:
         with ThreadPoolExecutor(2) as threads:  # both at once, so that the second waits when the first gets the slot
-            told = sorted(threads.map(come, ["one", "other"]))
+            told = sorted(threads.map(come, holders))
         assert told == ["", "another client needs the slot"]
     finally:
         worker.close()
@@ -174,8 +175,8 @@ LONGEST_LINE = 8 * 1024  # bytes of a line of the log: a text of 1 KiB, of which
 
 @pytest.fixture
 def single(tmp_path: Path) -> Iterator[Shell]:
-    """A worker of one slot, whose jobs have half a second."""
-    worker = Shell(tmp_path, ["-j", "1", "--time-limit", "0.5"])
+    """A worker of one slot, whose jobs have two seconds."""
+    worker = Shell(tmp_path, ["-j", "1", "--time-limit", "2"])
     yield worker
     worker.close()
 
@@ -185,7 +186,7 @@ def test_a_client_that_gives_no_input_for_ever_has_its_slot_until_the_time_limit
         silent.give(environment={"RUN": b"cat"}).hear(frames.STARTED)
         serves(single)  # its job has waited for the slot
         found = silent.hear(frames.EXIT).exit
-        assert found is not None and (found.kind, found.message) == (LIMITED, "ended after its time limit of 0.5 s")
+        assert found is not None and (found.kind, found.message) == (LIMITED, "ended after its time limit of 2 s")
 
 
 def test_a_client_that_never_reads_its_exit_frame_keeps_no_slot(single: Shell) -> None:

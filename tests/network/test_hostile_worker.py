@@ -57,7 +57,8 @@ def drops_in_the_input(connection: Connection) -> None:
 
 
 def drops_in_the_middle_of_a_record(connection: Connection) -> None:
-    connection.take().start().raw((1000).to_bytes(RECORD_HEADER, "big") + bytes(10)).close()
+    connection.take().start().read()  # what is left unread would make a reset of the end
+    connection.raw((1000).to_bytes(RECORD_HEADER, "big") + bytes(10)).close()
 
 
 def drops_before_the_exit_frame(connection: Connection) -> None:
@@ -434,12 +435,11 @@ def test_a_worker_that_gives_no_terminal_gets_no_job_that_needs_one(application:
     heard: list[int] = []
 
     def lies(connection: Connection) -> None:
-        connection.shake().confirm()
         try:
-            heard.append(connection.next_event().kind)
-        except HungUpError:
+            heard.append(connection.shake().confirm().next_event().kind)
+        except (HungUpError, ConnectionError):  # a reset, if it had not read that we confirm
             heard.append(-1)
 
     with FakeWorker(application, lies):
-        done = run(application, "-t", CEXEC_TIMEOUT_ACCEPT="1")
+        done = run(application, "-t", CEXEC_TIMEOUT_ACCEPT="3")
     assert done.returncode == 111 and set(heard) == {-1}

@@ -452,6 +452,7 @@ def test_neither_memory_nor_files_of_a_worker_have_what_keys_are_made_of(
     assert job(laptop).stdout == b"laptop\n"
     owner = read_key(str(authority.application.secret), (OwnerKey,))
     own = read_key(str(box.secret), (WorkerKey,))
+    wait_until(lambda: not worker.started())  # nothing of the job goes while we look at it
     places = [memory_of(pid) for pid in worker.pids()] + [box.secret.read_bytes()]
     assert len(places) > 1
     assert any(own.identity.signing_seed in place for place in places)  # so the secrets of this process are seen

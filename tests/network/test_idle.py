@@ -1,7 +1,8 @@
 """Idle means no CPU: clients, workers, relays and observers that wait for something, whatever it is.
 
 Contract: a process is asleep first; then all of its threads together use less than LIMIT of CPU time in a second.  A
-process that spins uses most of a second, even where others compete for the processor.
+process that spins uses most of a second, even where others compete for the processor, and of each second: what a
+machine has had no time for until then is done in the first one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.waiting import all_asleep, wait_until
 
 SECOND = 1.0  # that is measured
 LIMIT = 0.02  # seconds of CPU time within it
+TRIES = 5
 CLIENTS = ("cexec", "cexec --all", "cmap")
 MUCH = 4 * INITIAL_WINDOW  # bytes
 
@@ -44,12 +46,15 @@ def cpu_time(pid: int) -> float:
 
 
 def check_idle(*pids: int) -> None:
-    wait_until(lambda: all_asleep(*pids), explain=lambda: [psutil.Process(pid).as_dict(["cmdline"]) for pid in pids])
-    before = {pid: cpu_time(pid) for pid in pids}
-    time.sleep(SECOND)
-    used = {pid: cpu_time(pid) - before[pid] for pid in pids}
-    busy = {" ".join(psutil.Process(pid).cmdline()[1:]): seconds for pid, seconds in used.items() if seconds >= LIMIT}
-    assert not busy
+    for _ in range(TRIES):
+        wait_until(lambda: all_asleep(*pids), explain=lambda: [psutil.Process(p).as_dict(["cmdline"]) for p in pids])
+        before = {pid: cpu_time(pid) for pid in pids}
+        time.sleep(SECOND)
+        used = {pid: cpu_time(pid) - before[pid] for pid in pids}
+        busy = {" ".join(psutil.Process(pid).cmdline()[1:]): took for pid, took in used.items() if took >= LIMIT}
+        if not busy:
+            return
+    raise AssertionError(f"in each of {TRIES} seconds, in the last one: {busy}")
 
 
 def of_the_worker(service: Service) -> list[int]:

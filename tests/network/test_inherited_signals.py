@@ -111,8 +111,8 @@ def test_a_worker_whose_terminal_goes_away_drains_and_says_so(application: Appli
     terminal = Terminal(argv, local_environment(), {0: os.devnull, 1: os.devnull, 2: str(log)})
     with terminal:
         wait_until(lambda: log.exists() and "serving" in log.read_text())
-        found = {p.pid: p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == argv}
-        (worker,) = [p for p in found.values() if p.ppid() not in found]  # the others are its own
+        found = {p.pid: p for p in psutil.process_iter(["cmdline", "ppid"]) if p.info["cmdline"] == argv}
+        (worker,) = [p for p in found.values() if p.info["ppid"] not in found]  # the others are its own
         client = start_job(application)
     try:
         wait_until(lambda: "stopping" in log.read_text())

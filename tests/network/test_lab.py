@@ -155,7 +155,7 @@ def test_nothing_is_left_when_a_test_fails() -> None:
     with pytest.raises(ZeroDivisionError), Lab(2) as lab:
         assert {host.pid for host in lab.hosts} < _children() - before
         raise ZeroDivisionError
-    assert _children() == before
+    assert _children() <= before  # processes of earlier tests may go meanwhile
 
 
 def test_the_environment_of_a_host_does_not_configure_cexec(pair: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,9 +128,9 @@ def test_jobs_that_break_off_leave_nothing(application: Application, leaves_noth
 
 
 def test_24_jobs_at_once_on_2_slots_all_succeed(application: Application, leaves_nothing: Start) -> None:
-    """The accept timeout counts only while no worker is known: the last ones wait three times as long."""
+    """The accept timeout counts only while no worker is known: the last ones wait longer."""
     leaves_nothing("sh", "-c", "sleep ${PEER_TIME:-0}; echo done", options=("-j", "2"))
-    run_at_once(application, 24, "TIME=0.5", CEXEC_TIMEOUT_ACCEPT="2")
+    run_at_once(application, 24, "TIME=0.5", CEXEC_TIMEOUT_ACCEPT="4")
 
 
 @pytest.mark.campaign

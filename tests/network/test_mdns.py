@@ -23,7 +23,7 @@ from tests.environment import ROOT, clean_environment, command
 from tests.lab import HAS_IPV6, Host
 from tests.needs import require_tool
 from tests.service import Application
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 MDNS = {"CEXEC_GROUP": "mdns"}
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this kernel has no IPv6")
@@ -188,7 +188,7 @@ sys.stdin.read()
     process = other.popen([sys.executable, "-c", register], **pipes)
     assert process.stdout is not None
     process.stdout.readline()
-    result = application.run(host=client, environment={**MDNS, "CEXEC_TIMEOUT_ACCEPT": "2"})
+    result = application.run(host=client, environment={**MDNS, "CEXEC_TIMEOUT_ACCEPT": "5"})
     assert result.returncode == 111
     assert b"to 10.77.0.2:5002;" in result.stderr
     process.communicate()
@@ -291,7 +291,7 @@ def test_the_entry_goes_with_the_cservice(killed: bool, lab: MakeLab, service: S
     else:
         running.process.terminate()
     assert listener.until(is_goodbye)
-    psutil.wait_procs([helper], timeout=5)
+    psutil.wait_procs([helper], timeout=PATIENCE)
     assert not helper.is_running()
 
 
@@ -341,11 +341,12 @@ def test_hellos_and_alerts_go_to_what_mdns_finds(
     service("cat", host=worker, environment=MDNS)
     path = tmp_path / "log"
     argv = command("crat", "--output", path, application.public)
-    logger = logger_host.popen(argv, env=clean_environment(MDNS), stderr=subprocess.DEVNULL)
+    logger = logger_host.popen(argv, env=clean_environment(MDNS), stderr=subprocess.PIPE)
+    assert logger.stderr is not None and b"logging" in logger.stderr.readline()
     assert application.run(input=b"x", host=client, environment=MDNS).returncode == 0
     wait_until(lambda: path.exists() and "completed by" in path.read_text())
     logger.terminate()
-    logger.wait()
+    logger.communicate(timeout=PATIENCE)
 
 
 def test_a_client_leaves_no_helper(lab: MakeLab, service: StartService, application: Application) -> None:
@@ -353,7 +354,7 @@ def test_a_client_leaves_no_helper(lab: MakeLab, service: StartService, applicat
     service("cat", host=worker, environment=MDNS)
     mark = {**MDNS, "TEST_OF_MDNS": str(time.monotonic_ns())}
     assert application.run(input=b"hello", host=client, environment=mark).returncode == 0
-    assert not [process for process in psutil.process_iter() if _has(process, mark["TEST_OF_MDNS"])]
+    wait_until(lambda: not [one for one in psutil.process_iter() if _has(one, mark["TEST_OF_MDNS"])])
 
 
 def _has(process: psutil.Process, value: str) -> bool:

@@ -26,8 +26,7 @@ each_size = pytest.mark.parametrize(("first", "last"), SIZES)
 
 def memory(client: subprocess.Popen[bytes], shell: Shell) -> dict[str, int]:
     """What each side has for itself alone, once nothing moves any more."""
-    (job,) = [p for p in shell.service.started() if "cservice" in " ".join(p.cmdline())]
-    sides = {"client": psutil.Process(client.pid), "worker": job}
+    sides = {"client": psutil.Process(client.pid), "worker": shell.service.busy_process()}
     wait_until(lambda: all_asleep(*(side.pid for side in sides.values())), PATIENCE)
     return {name: side.memory_full_info().uss for name, side in sides.items()}
 

@@ -223,7 +223,7 @@ def test_when_nobody_fits_it_says_who_is_there_and_what_they_lack(
     client, *workers = lab(4).hosts
     for host in workers:
         service("cat", host=host, options=["--name", f"n{host.number}", "--label", f"rack={host.number}"])
-    impatient = {"CEXEC_TIMEOUT_ACCEPT": "0.5"}
+    impatient = {"CEXEC_TIMEOUT_ACCEPT": "3"}
     result = application.run("-n", "--need", "rack=4,gpu", host=client, environment=impatient)
     assert result.returncode == 111
     text = result.stderr.decode()

@@ -20,7 +20,7 @@ PROGRAM = """
 case $1 in
 poison*) sleep 0.2; read -r _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker; sleep 60 ;;
 crash*) sleep 0.2; kill -9 $PPID; sleep 60 ;;
-*) sleep 0.3; echo $1 ;;
+*) sleep 1.5; echo $1 ;;
 esac
 """
 LATE = 10.0  # seconds that a poison task may go on after all others

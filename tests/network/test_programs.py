@@ -48,7 +48,7 @@ def test_a_program_is_sent_once_and_then_found(application: Application, service
 def test_what_is_not_allowed_is_said(application: Application, service: Start, tmp_path: Path) -> None:
     mine = script(tmp_path / "mine", "true")
     plain = service("cat")
-    brief = {"CEXEC_TIMEOUT_ACCEPT": "1.5"}
+    brief = {"CEXEC_TIMEOUT_ACCEPT": "3"}
     done = application.run("--program", f"any={mine}", environment=brief)
     assert done.returncode == 111 and b"does not allow programs (cservice --allow-programs)" in done.stderr
     plain.close()
@@ -76,7 +76,7 @@ def test_cmap_says_at_once_that_a_worker_has_none_of_the_platforms_and_asks_it_o
     mine = script(tmp_path / "mine", "true")
     programs = ["--program", f"linux-none={mine}", "--program", f"none-x={mine}"]
     argv = command("cmap", *programs, "--stdin-text", "{}", application.public, ":::", *map(str, range(100)))
-    environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": "1"})
+    environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": "4"})
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert f"gets no task: there is no program for {OWN}, only for linux-none, none-x" in process.stderr.readline()

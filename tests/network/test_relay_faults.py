@@ -20,7 +20,7 @@ from tests.lab import Host, Lab
 from tests.needs import require_tool
 from tests.relaying import Capture, Proxy, traffic
 from tests.service import Application
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 ROW = [(1, 2), (2, 3)]
 LOOP = [(1, 11, 12), (11, 12, 3)]  # two relays between the same networks
@@ -161,7 +161,7 @@ def test_a_relay_that_is_killed_while_nobody_has_the_job_is_replaced_by_the_next
         first.kill()
         proxy(made.host(2))
         service("echo", "done", host=made.host(3))
-        assert client.communicate(timeout=20)[0] == b"done\n"
+        assert client.communicate(timeout=PATIENCE)[0] == b"done\n"
 
 
 def test_a_client_behind_a_firewall_is_told_by_the_worker(

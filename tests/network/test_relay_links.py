@@ -131,7 +131,7 @@ def check_that_a_job_waits_its_turn(
         start = time.monotonic()
         second = application.run("TIME=0", input=DATA, host=host, environment=environment, timeout=seconds + PATIENCE)
         assert (second.returncode, second.stdout) == (0, DATA), second.stderr
-        assert time.monotonic() - start > seconds - 1
+        assert time.monotonic() - start > seconds - MAPPING  # our start of the clock may come late
         assert first.wait(PATIENCE) == 0
 
 

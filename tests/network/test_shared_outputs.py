@@ -80,12 +80,12 @@ def run_all(
     one = f'id=$1; shift; "$@" ID=$id </dev/null {each}; echo $id $? >>statuses'
     words = ["xargs", f"-P{AT_ONCE}", "-I{}", "bash", "-c", one, "bash", "{}", *argv]
     script = f'seq 1 {jobs} | "$@" {redirection}'
-    killed = 0
+    killed, most = 0, max(2, jobs // 4)  # else a slow machine would let no job end
     with subprocess.Popen(["bash", "-c", script, "bash", *words], env=environment, cwd=directory) as running:
         try:
             time.sleep(KILL_INTERVAL)
             while running.poll() is None:
-                if workers.replace():
+                if killed < most and workers.replace():
                     killed += 1
                     time.sleep(KILL_INTERVAL)
                 else:

@@ -94,7 +94,8 @@ def test_a_client_that_is_told_to_stop_stops_the_program_too(shell: Shell, tmp_p
     with running(shell, f"echo ready; {loop}", group=0) as client:
         client.send_signal(signal.SIGTSTP)
         wait_until(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED)
-        wait_until(lambda: shell.states() <= STOPPED, explain=shell.programs)
+        # Not at one look alone: a shell that calls vfork just then is in one of these states, too.
+        wait_until(lambda: all(shell.states() <= STOPPED for _ in range(3)), explain=shell.programs)
         go.touch()
         before = count.read_text() if count.exists() else ""
         time.sleep(0.5)  # the time in which a program that had not been stopped would go on
@@ -226,14 +227,15 @@ def test_nohup_at_a_terminal(shell: Shell, tmp_path: Path) -> None:
     wait_until(lambda: nothing_left(shell))
 
 
-def test_a_background_job_of_a_script_does_not_hear_ctrl_c(shell: Shell) -> None:
+def test_a_background_job_of_a_script_does_not_hear_ctrl_c(shell: Shell, tmp_path: Path) -> None:
     """A shell without job control starts it with SIGINT and SIGQUIT ignored, and so it stays."""
-    argv, environment = shell.client("echo ready; sleep 1; echo end")
+    argv, environment = shell.client(f"echo ready; {until(tmp_path / 'sent')}; sleep 0.5; echo end")
     script = 'trap "" INT QUIT; "$@" & wait $!; wait $!; echo $?'
     client = subprocess.Popen(["sh", "-c", script, "sh", *argv], env=environment, stdout=subprocess.PIPE)
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
     (cexec,) = psutil.Process(client.pid).children()
     cexec.send_signal(signal.SIGINT)
+    (tmp_path / "sent").touch()
     assert client.communicate(timeout=PATIENCE)[0] == b"end\n0\n"
 
 
@@ -336,9 +338,16 @@ def test_a_signal_that_a_lost_worker_was_told_counts(application: Application) -
 
 def test_with_all_the_second_signal_ends_us_and_the_first_one_is_passed_on(shell: Shell, tmp_path: Path) -> None:
     begun, told = tmp_path / "begun", tmp_path / "told"
-    argv, environment = shell.client(f"trap 'touch {told}' TERM; touch {begun}; while :; do sleep 0.05; done", "--all")
+    traps = f"trap 'touch {told}' TERM; trap 'touch {begun}' CONT"
+    argv, environment = shell.client(f"{traps}; while :; do sleep 0.05; done", "--all")
     client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL)
-    wait_until(begun.exists)
+
+    def knows_of_its_program() -> bool:
+        """Before it does, TERM would end it at once; CONT does nothing then."""
+        client.send_signal(signal.SIGCONT)
+        return begun.exists()
+
+    wait_until(knows_of_its_program)
     client.send_signal(signal.SIGTERM)
     wait_until(told.exists)
     client.send_signal(signal.SIGTERM)

@@ -26,7 +26,7 @@ from tests.environment import ROOT, clean_environment, command
 from tests.lab import Host, Lab
 from tests.needs import require_tool, skip_for_want_of
 from tests.service import Application, Service
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 MUCH = 8_000_000  # bytes, more than the window and all buffers between
 # What Python imports first: with shorter intervals, and as on a kernel that cannot bound the pauses between its probes.
@@ -105,10 +105,16 @@ class Pair:
 
     def job_process(self) -> psutil.Process:
         """The parent of the program."""
-        (program,) = [one for one in self.worker.started() if "sh" in one.name()]
-        parent = program.parent()
-        assert parent is not None
-        return parent
+        parents: list[psutil.Process] = []
+
+        def known() -> bool:
+            """A process that the program has just started has its name for a moment."""
+            programs = [one for one in self.worker.started() if one.is_running() and "sh" in one.name()]
+            parents[:] = [parent for one in programs if (parent := one.parent()) is not None]
+            return len(programs) == len(parents) == 1
+
+        wait_until(known)
+        return parents[0]
 
 
 CONTROL = """

@@ -58,7 +58,7 @@ def test_a_worker_that_answers_pings_is_alive_although_its_program_says_nothing(
         connection.end(1, 2).exit(3).wait_for_end()
 
     argv = [sys.executable, "-c", SHORT_PATIENCE, os.fspath(application.public), "--retries", "0"]
-    environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "2"})
+    environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "4"})
     with FakeWorker(application, play, attempts=1):
         client = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         assert answered.wait(PATIENCE)

@@ -124,7 +124,7 @@ def test_a_pager_shows_page_after_page(shell: Shell, tmp_path: Path) -> None:
     with on_screen(shell, f"less {path}", rows=10) as screen:
         assert screen.wait_for(str(path))[:9] == [f"line {number}" for number in range(9)]
         screen.type(b" ")
-        assert screen.wait_for("line 17")[0] == "line 9"
+        screen.wait_for(lambda lines: lines[:1] == ["line 9"] and "line 17" in lines)
         screen.type(b"q")
 
 
@@ -157,6 +157,8 @@ def test_a_sandbox_has_the_terminal_too(tmp_path: Path) -> None:
             screen.wait_for("Stopped")
             screen.type(b"fg\r")
             screen.wait_for(lambda lines: sum("exec cat" in line for line in lines) == 3)
+            screen.type(b"one\r")
+            screen.wait_for(lambda lines: lines.count("one") == 2)  # sooner the key may still be for the shell
             screen.type(b"\x03")
             screen.wait_for(lambda lines: lines[-1].endswith("$"))
             screen.type(b"exit\r")
@@ -173,11 +175,11 @@ def test_a_key_is_shown_at_once(shell: Shell) -> None:
             before, began = len(screen.raw), time.monotonic()
             screen.type(b"k")
             while len(screen.raw) == before:
-                assert time.monotonic() - began < PATIENCE
+                assert select.select([screen.ours], [], [], PATIENCE)[0]
                 screen.read()
             times.append(time.monotonic() - began)
         screen.type(b"\x03")
-    assert sorted(times)[6] < 0.005
+    assert sorted(times)[6] < 0.02  # a delay of small segments is 0.04
 
 
 def escapes(size: int) -> bytes:

@@ -67,7 +67,7 @@ class Waiting:
     def _is_queued(self) -> bool:
         argv = command("cps", "--json", self._application.public)
         listed = self._host.run(argv, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        return bool(json.loads(listed.stdout)["waiting"])
+        return bool(listed.stdout and json.loads(listed.stdout)["waiting"])
 
     def free_the_slot(self) -> float:
         """Ends the job that holds it; returns the seconds until the other job has been done."""

@@ -15,7 +15,7 @@ from tests.lab import Host
 from tests.network.test_replay import recorded, replay
 from tests.service import Application, Service
 from tests.slot_holder import ENDED, RUNNING, WANTED, SlotHolder
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE
 
 HOLDER, WORKER, OTHER, FOURTH = 1, 2, 3, 4  # hosts
 QUIET_JOBS = 12  # of another client, in a slot that is free
@@ -68,7 +68,8 @@ def test_a_client_that_gives_its_slot_back_gets_it_again_when_the_other_one_is_d
             with start(application, made.host(OTHER)) as other:
                 assert other.communicate(timeout=PATIENCE)[0] == b"mine\n"
             assert other.returncode == 0
-            assert holder.count(WANTED) >= turn
+            holder.heard(WANTED, turn)
+            holder.heard(ENDED, turn)
         holder.heard(RUNNING, holder.count(ENDED) + 1)
         assert holder.count(WANTED) == holder.count(ENDED)  # once for each of its jobs
 
@@ -93,10 +94,10 @@ def test_nobody_is_told_while_a_slot_is_free(application: Application, lab: Make
     worker = serve(service, made.host(WORKER), slots=2)
     with SlotHolder(application, made.host(HOLDER)) as holder:
         holder.heard(RUNNING)
-        for _ in range(QUIET_JOBS):
+        for number in range(QUIET_JOBS):
             ended = application.run("RUN=sleep 0.3", host=made.host(OTHER))
             assert ended.returncode == 0, ended.stderr
-        assert len(worker.lines_with(" finished ", QUIET_JOBS)) == QUIET_JOBS
+            assert len(worker.lines_with(" finished ", number + 1)) == number + 1  # its slot is free again
         assert holder.count(WANTED) == 0
         with start(application, made.host(FOURTH), "sleep 600"):
             worker.lines_with(" started ", QUIET_JOBS + 2)  # else the short one might be first
@@ -131,9 +132,9 @@ def test_clients_that_do_not_ask_are_told_nothing(
 ) -> None:
     """A frame that they have not asked for would end their jobs."""
     made = lab(3)
-    serve(service, made.host(WORKER))
+    worker = serve(service, made.host(WORKER))
     with start(application, made.host(HOLDER), "sleep 3; echo first") as first:
-        wait_until(lambda: b"sleep" in made.host(WORKER).run(["ps", "-e"], stdout=subprocess.PIPE).stdout)
+        worker.wait_for(" started ")
         with start(application, made.host(OTHER)) as second:
             assert first.communicate(timeout=PATIENCE)[:2] == (b"first\n", b"")
             assert second.communicate(timeout=PATIENCE)[0] == b"mine\n"

@@ -161,7 +161,8 @@ def test_a_program_that_waits_is_told_nothing_but_the_end(lab: MakeLab, applicat
     host, _ = lab(2).hosts
     ended = application.run(host=host, environment=SOON)
     assert ended.returncode == 111
-    assert ended.stderr.count(b"\n") == 1 and b"answered in 4 s; sent 5 announcements to 10.77.0.255, " in ended.stderr
+    assert ended.stderr.count(b"\n") == 1
+    assert re.search(rb"answered in 4 s; sent [2-5] announcements to 10\.77\.0\.255, ", ended.stderr), ended.stderr
 
 
 def test_busy_workers_are_counted(lab: MakeLab, application: Application, service: StartService) -> None:
