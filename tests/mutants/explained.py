@@ -22,6 +22,17 @@ EXPLAINED: dict[str, str] = {
     "self, identity: bytes, now: float, *, latency: float = 0.0) -> bool:": (
         "the worker always says how long the client took; only tests do not"
     ),
+    f"{DECISIONS}.queue_words: announcement.newness > its.newness -> announcement.newness >= its.newness in: "
+    "return newest == announcement.boot or announcement.newness > its.newness": (
+        "of two that were made and came in one moment either may have the word"
+    ),
+    f"{DECISIONS}.unproved: 0 -> 1 in: return bool(self._spent.get(identity, 0) & _TOLD)": (
+        f"{_SAME}: 1 says that it was tried, and only the other bit is looked at"
+    ),
+    f"{DECISIONS}.bid: True -> False in: "
+    "announcement = RememberedAnnouncement(identity, weight, now, inf, targeted=True, origin=origin)": (
+        f"{_SAME}: nobody claims the next job of a lease, and what is targeted matters to claims only"
+    ),
     f"{DECISIONS}.wanted_slots: if not left: -> if False: in: if not left:": (
         f"{_SAME}: where no job is left, nobody is told; only the loop is longer"
     ),

@@ -179,7 +179,7 @@ def test_a_key_is_shown_at_once(shell: Shell) -> None:
                 screen.read()
             times.append(time.monotonic() - began)
         screen.type(b"\x03")
-    assert sorted(times)[6] < 0.02  # a delay of small segments is 0.04
+    assert min(times) < 0.005  # on a busy machine most are longer; a delay of small segments is 0.04
 
 
 def escapes(size: int) -> bytes:

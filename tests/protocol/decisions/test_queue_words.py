@@ -8,7 +8,7 @@ import pytest
 
 from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions import queue_words
-from cexec.protocol.decisions.bid_events import Prove
+from cexec.protocol.decisions.bid_events import Outcome, Prove
 from cexec.protocol.decisions.queue_words import QueueWords
 from cexec.protocol.decisions.remembered import NOBODY, RUNNING, RememberedAnnouncement
 from cexec.protocol.decisions.slots import Slots
@@ -301,3 +301,37 @@ def test_an_announcement_that_comes_from_another_host_waits_there() -> None:
     machine.consider(identity(2), 1, WANTED, NOW, standing=Standing.UNPROVED, source=new, boot=7)
     machine.handle_timeout(NOW)
     assert list(machine.words.latest) == [new]
+
+
+def test_a_boot_that_has_a_place_keeps_it_where_all_are_taken() -> None:
+    made = used_up()
+    for number in range(queue_words.MAXIMUM_BOOTS):
+        assert made.tell(waiting(number, source="10.0.0.9", clock=1000, boot=number), NOW) is None
+    later = waiting(500, source="10.0.0.9", clock=1, heard_at=NOW + 1.0, boot=3)
+    made.latest["10.0.0.9"][3].newness = (0, NOW)
+    assert made.tell(later, NOW) is None
+    assert later.telling.due != inf and len(made.latest["10.0.0.9"]) == queue_words.MAXIMUM_BOOTS
+
+
+@pytest.mark.parametrize("end", ["proved", "connected", "claimed", "forgotten"])
+def test_whoever_needs_no_word_any_more_leaves_nothing(end: str) -> None:
+    """Regression: its boot kept its place for a tenth of a second, and others waited for that."""
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, NOW, targeted=True)
+    run(machine, connects(machine)[0], NOW)
+    for number in range(1000, 1000 + int(WORDS_BURST)):
+        machine.words.tell(waiting(number, source="10.0.0.9"), NOW)
+    machine.consider(identity(2), 1, WANTED, NOW, standing=Standing.UNPROVED, source="10.0.0.9", boot=7)
+    assert list(machine.words.latest) == ["10.0.0.9"]
+    if end == "proved":
+        machine.proved(identity(2), NOW)
+    elif end == "connected":
+        machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, NOW)
+        machine.consider(identity(2), 1, WANTED, NOW, standing=Standing.UNPROVED, source="10.0.0.9", boot=7)
+        machine.handle_timeout(NOW)
+        assert connects(machine) == [identity(2)]
+    elif end == "claimed":
+        machine.claimed(identity(2), 1, NOW)
+    else:
+        machine.forget(identity(2), NOW)
+    assert machine.words.latest == {}
