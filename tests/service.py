@@ -25,10 +25,11 @@ from cexec.system.storage.keyfile import read_key
 from tests import forked
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
-from tests.waiting import PATIENCE, all_asleep, comes_true
+from tests.waiting import PATIENCE, all_asleep, comes_true, wait_until
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
 SMALLEST_PIPE = 4096  # bytes
+BUSY_PAUSE = 0.05  # seconds between two looks at which process runs a job
 STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
 # All states of a program that has been stopped.  A shell that has just called vfork sleeps uninterruptibly until its
 # child, which is stopped, goes on.
@@ -191,9 +192,15 @@ class Service:
         return self.supervisor.children()
 
     def busy_process(self) -> psutil.Process:
-        """The one process that runs a job."""
-        (found,) = [process for process in self.job_processes() if not self._waits(process)]
-        return found
+        """The one process that runs a job, as two looks see it: one that is to wait for a job may be about to begin."""
+        looks: list[list[psutil.Process]] = [[], []]
+
+        def settled() -> bool:
+            looks[:] = looks[1], [process for process in self.job_processes() if not self._waits(process)]
+            return len(looks[1]) == 1 and looks[0] == looks[1]
+
+        wait_until(settled, pause=BUSY_PAUSE, explain=lambda: looks)
+        return looks[1][0]
 
     def started(self) -> list[psutil.Process]:
         """The processes that it has started and that still run, its own helpers and jobs, however detached.
