@@ -250,7 +250,7 @@ def test_a_task_that_fails_is_tried_again(cluster: Cluster, tmp_path: Path) -> N
 def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
     words = (
         "--timeout",
-        "2",
+        "4",
         "--joblog",
         "log",
         "--peer",
@@ -333,7 +333,7 @@ def test_a_limit_of_tasks_on_each_worker(cluster: Cluster) -> None:
 
 
 def test_workers_are_chosen_as_in_cexec(cluster: Cluster) -> None:
-    environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "1"})
+    environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "3"})
     for words, status, said in (
         (("--need", "os=linux"), 0, b""),
         (("--on", "127.0.0.1"), 0, b""),

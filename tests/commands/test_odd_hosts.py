@@ -137,7 +137,7 @@ def test_a_missing_directory_for_temporary_files_is_named(application: Applicati
         service.wait_for(f"jobs that bring or fetch files will be refused: {reason}")
         assert run(application, "echo text").stdout == b"text\n"
         sent = command("cexec", "--send", str(application.public), str(application.public), "RUN=true")
-        environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "2"})
+        environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "4"})
         ended = subprocess.run(sent, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert ended.returncode == 111
         told = f"refuses the job: cannot put the job's files into a directory of its own in {missing}: no such file"
