@@ -29,7 +29,6 @@ from tests.waiting import PATIENCE, all_asleep, comes_true, wait_until
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
 SMALLEST_PIPE = 4096  # bytes
-BUSY_PAUSE = 0.05  # seconds between two looks at which process runs a job
 STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
 # All states of a program that has been stopped.  A shell that has just called vfork sleeps uninterruptibly until its
 # child, which is stopped, goes on.
@@ -183,7 +182,7 @@ class Service:
         found = self._supervisor
         if found is None or not _has_argv(found, self.argv):  # a look at the children is one at all processes
             own = psutil.Process(self.pid)
-            (found,) = [child for child in own.children() if child.cmdline() == own.cmdline() == self.argv]
+            (found,) = [child for child in own.children() if _has_argv(child, self.argv) and _has_argv(own, self.argv)]
             self._supervisor = found
         return found
 
@@ -192,15 +191,18 @@ class Service:
         return self.supervisor.children()
 
     def busy_process(self) -> psutil.Process:
-        """The one process that runs a job, as two looks see it: one that is to wait for a job may be about to begin."""
-        looks: list[list[psutil.Process]] = [[], []]
+        """The one process that runs a job.
 
-        def settled() -> bool:
-            looks[:] = looks[1], [process for process in self.job_processes() if not self._waits(process)]
-            return len(looks[1]) == 1 and looks[0] == looks[1]
+        One that has just been forked has more descriptors at first, and one whose job has just ended is still there.
+        """
+        found: list[psutil.Process] = []
 
-        wait_until(settled, pause=BUSY_PAUSE, explain=lambda: looks)
-        return looks[1][0]
+        def one() -> bool:
+            found[:] = [process for process in self.job_processes() if not self._waits(process)]
+            return len(found) == 1
+
+        wait_until(one, explain=lambda: found)
+        return found[0]
 
     def started(self) -> list[psutil.Process]:
         """The processes that it has started and that still run, its own helpers and jobs, however detached.
@@ -282,10 +284,7 @@ class Service:
 
     def _is_asleep(self) -> bool:
         """Nothing of it is on its way, as on a machine that has had no time for it."""
-        try:
-            return all_asleep(*self.pids())
-        except psutil.NoSuchProcess:
-            return False
+        return all_asleep(*self.pids())
 
     def _check_descriptors(self) -> None:
         if not comes_true(lambda: self.descriptors() <= self.descriptors_at_start, QUIET_DEADLINE):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 
 import pytest
 
-from tests.waiting import PAUSE, REST, comes_true, wait_until
+from tests.waiting import PAUSE, REST, all_asleep, comes_true, wait_until
 
 
 class Clock:
@@ -55,3 +57,11 @@ def test_patience_ends(clock: Clock) -> None:
     assert 1.0 <= clock.now < 1.1
     with pytest.raises(AssertionError, match="it has not come true in 1 s: why"):
         wait_until(lambda: False, 1.0, explain=lambda: "why")
+
+
+def test_a_process_that_has_ended_is_not_asleep() -> None:
+    """Regression: a test that lists processes and then looks at them failed if one of them ended in between."""
+    with subprocess.Popen(["true"], stdin=subprocess.DEVNULL) as process:
+        pass
+    assert not all_asleep(process.pid)
+    assert not all_asleep(os.getpid(), process.pid)

@@ -61,11 +61,19 @@ async def one_turn() -> None:
 def all_asleep(*pids: int) -> bool:
     """Returns True if each process waits for something at LOOKS looks in a row, so that what was on its way is there.
 
-    A process that the machine has no time for does not count as asleep: the kernel calls it runnable.
+    A process that the machine has no time for does not count as asleep: the kernel calls it runnable.  Nor does one
+    that has ended meanwhile, as one of those that somebody has just listed may have.
     """
     for look in range(LOOKS):
         if look:
             time.sleep(PAUSE)
-        if any(psutil.Process(pid).status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE) for pid in pids):
+        if not all(map(_is_asleep, pids)):
             return False
     return True
+
+
+def _is_asleep(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE)
+    except psutil.NoSuchProcess:
+        return False
