@@ -15,8 +15,9 @@ from typing import Any
 from tests import preloaded
 from tests.environment import command, local_environment
 from tests.service import Application, Service
+from tests.waiting import PATIENCE
 
-DEADLINE = 30.0  # seconds for whatever a test waits for
+DEADLINE = PATIENCE  # seconds for whatever a test waits for
 WAITING = re.compile(r"^cmap: (?:no worker of \S+ has answered|\d+ workers?, .* busy).*\n", re.MULTILINE)
 
 

@@ -20,6 +20,7 @@ from tests.conftest import StartService
 from tests.environment import ABSENT_NAME, command, local_environment
 from tests.needs import require_isolation
 from tests.service import Application, Shell
+from tests.waiting import PATIENCE
 
 Run = subprocess.CompletedProcess[bytes]
 ELSEWHERE = "127.0.0.9"  # a group of its own on this machine, that no worker of these tests hears
@@ -322,10 +323,10 @@ def test_a_group_of_names_that_do_not_exist_is_told_at_once(application: Applica
 
 
 def test_that_nobody_can_hear_for_now_is_said_while_it_waits(application: Application) -> None:
-    ended = cexec(application.public, CEXEC_GROUP="239.1.2.3%no-such0", CEXEC_TIMEOUT_ACCEPT="1.6")
+    ended = cexec(application.public, CEXEC_GROUP="239.1.2.3%no-such0", CEXEC_TIMEOUT_ACCEPT="3.9")
     early, late = ended.stderr.decode().splitlines()
     reason = r"sent \d announcements? to nobody; 239\.1\.2\.3%no-such0: no interface no-such0;"
-    assert re.fullmatch(f"cexec: no worker of {application.fingerprint} has answered; {reason} 0 s left", early)
+    assert re.fullmatch(f"cexec: no worker of {application.fingerprint} has answered; {reason} [0-3] s left", early)
     assert ended.returncode == 111 and re.search(reason, late)
 
 
@@ -348,11 +349,11 @@ def test_nobody_answers_says_where_it_asked_and_what_to_check(application: Appli
 
 def test_why_a_job_waits_is_said_in_a_log_once_after_ten_seconds(application: Application) -> None:
     began = time.monotonic()
-    lines = cexec(application.public, CEXEC_TIMEOUT_ACCEPT="11.5").stderr.decode().splitlines()
-    assert time.monotonic() - began >= 11.5
-    assert len(lines) == 2 and "answered in 11.5 s" in lines[1], lines
+    lines = cexec(application.public, CEXEC_TIMEOUT_ACCEPT="13.5").stderr.decode().splitlines()
+    assert time.monotonic() - began >= 13.5
+    assert len(lines) == 2 and "answered in 13.5 s" in lines[1], lines
     assert lines[0].startswith(f"cexec: no worker of {application.fingerprint} has answered; sent ")
-    assert re.search(r"; [12] s left$", lines[0])
+    assert re.search(r"; [0-4] s left$", lines[0])
 
 
 def test_an_accept_timeout_of_0_waits_until_a_worker_comes(application: Application, service: StartService) -> None:
@@ -361,7 +362,7 @@ def test_an_accept_timeout_of_0_waits_until_a_worker_comes(application: Applicat
         with pytest.raises(subprocess.TimeoutExpired):
             client.wait(1.0)
         service("echo", "hello")
-        assert client.communicate(timeout=20)[0] == b"hello\n"
+        assert client.communicate(timeout=PATIENCE)[0] == b"hello\n"
         assert client.returncode == 0
 
 

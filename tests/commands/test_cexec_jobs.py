@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import StartService
 from tests.needs import skip_for_want_of
 from tests.service import Application, Shell
-from tests.waiting import all_asleep, wait_until
+from tests.waiting import PATIENCE, all_asleep, wait_until
 
 ELSEWHERE = "127.0.0.9"  # a group of its own on this machine, that no worker of these tests hears
 # runs a script that is interrupted when it imports its first module of ours
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_a_call_that_waits_without_a_word(application: Application) 
             wait_until(lambda: all_asleep(client.pid))
             time.sleep(seconds)
             client.send_signal(signal.SIGINT)
-            assert client.communicate(timeout=10)[1] == b""
+            assert client.communicate(timeout=PATIENCE)[1] == b""
             assert client.returncode == -signal.SIGINT
 
 

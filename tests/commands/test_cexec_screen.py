@@ -22,7 +22,6 @@ def test_progress_is_neither_glued_to_output_nor_erases_it(
     with Screen(columns, 6) as screen:
         argv, environment = application.client("-n", "--progress")
         process = screen.run(argv, environment)
-        screen.wait_for("down ")
         assert screen.end(process) == 0
         assert screen.story() == [*(f"out{number}" for number in range(1, 10)), "ended"]
     assert b"down" in screen.raw

@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 
 EVERY_BYTE = bytes(range(256)) * 16
 ALL_SLOTS = 100
+STANDSTILL = 10.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +129,21 @@ def test_a_reader_that_leaves_is_no_news(host: ShellHost) -> None:
     assert (ended.stdout, ended.stderr) == (b"y\n255\n", b"")
 
 
+def name_of(file: Path) -> str:
+    """That of the program whose number is in the file; empty as long as there is none."""
+    try:
+        return Path(f"/proc/{int(file.read_text())}/comm").read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
 def test_a_signal_reaches_the_command_and_ends_us_without_a_word(host: ShellHost, tmp_path: Path) -> None:
     """Regression: after USR1, by which rsync ends its ssh when it fails, a line told of the command's death."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         started = tmp_path / f"started-{number}"
-        # The shell makes the file itself: an interrupt as `touch` ends would be its, and the shell would go on.
-        with host.popen("cexec-ssh", "w", f"exec sleep 60 3>{started}", stderr=subprocess.PIPE) as client:
-            wait_until(started.exists)
+        # An interrupt is lost in a shell that is about to become another program.
+        with host.popen("cexec-ssh", "w", f"echo $$ >{started}; exec sleep 60", stderr=subprocess.PIPE) as client:
+            wait_until(lambda: name_of(started) == "sleep")  # noqa: B023
             client.send_signal(number)
             assert client.communicate(timeout=30) == (None, b"")
             assert client.returncode == -number
@@ -274,10 +283,13 @@ def test_a_worker_that_does_not_answer_is_named_within_5_seconds(host: ShellHost
 
 
 def start_of_python() -> float:
-    """What a start costs on this machine at this moment, which is busy: the limit of 5 s is that of an idle one."""
+    """What a start costs on this machine at this moment, which is busy: the limit of 5 s is that of an idle one.
+
+    And a moment in which it stands still, so that something else than ConnectTimeout, which is a minute, is noticed.
+    """
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import asyncio, json, typing"], check=True)
-    return 4 * (time.monotonic() - began)
+    return 4 * (time.monotonic() - began) + STANDSTILL
 
 
 def test_nobody_at_all_is_told_within_5_seconds_too(application: Application) -> None:

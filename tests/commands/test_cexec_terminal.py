@@ -100,7 +100,7 @@ def test_the_complaint_may_be_at_the_beginning_or_at_the_end_of_much(plain: Appl
 def test_a_service_may_give_none(application: Application, service: StartService) -> None:
     service("sh", "-c", SAYS + "; stty", options=["--no-tty"])
     assert on_screen(application) == ["pipe", "stty: 'standard input': Inappropriate ioctl for device"]  # and no hint
-    done = application.run("-t", environment={"CEXEC_TIMEOUT_ACCEPT": "1"})
+    done = application.run("-t", environment={"CEXEC_TIMEOUT_ACCEPT": "3"})
     assert done.returncode == 111 and b"gives no terminal (cservice --no-tty, or an older cexec)" in done.stderr
 
 

@@ -177,7 +177,7 @@ def test_on_a_terminal_the_first_line_lets_a_browser_in_once(here: Path) -> None
     application = Application(here)
     argv = command("cgate", "--http", "127.0.0.1:0", "--state", "state", application.public)
     with Terminal(argv, local_environment()) as terminal:
-        terminal.wait_for(b"good once")
+        terminal.wait_for(b"(good once)")
         first = terminal.seen.decode().splitlines()[0]
         found = re.fullmatch(r"cgate: serving app at (http://127\.0\.0\.1:\d+); open (\S+) \(good once\).*", first)
         assert found, first

@@ -155,8 +155,9 @@ def test_each_block_begins_with_the_header(cluster: Cluster) -> None:
     assert (result.status, result.out) == (0, "".join(blocks))
 
 
-def test_tasks_at_once_have_different_slots(cluster: Cluster) -> None:
-    script = "echo $1; sleep 1"
+def test_tasks_at_once_have_different_slots(cluster: Cluster, tmp_path: Path) -> None:
+    at_once = f"mktemp {tmp_path}/at.XXXXXX >&2; until set -- {tmp_path}/at.*; test $# = 3; do sleep 0.05; done"
+    script = f"echo $1; {at_once}"
     result = cluster.run("-j", "3", "--peer", f"RUN={script}", "--", "{%}", ":::", "a", "b", "c")
     assert (result.status, result.lines) == (0, ["1", "2", "3"])
     assert "{%}" in cluster.run("--dry-run", "--", "{%}", ":::", "a").out

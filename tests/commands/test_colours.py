@@ -52,7 +52,7 @@ def test_tags_of_tasks_have_colours_of_their_own(tmp_path: Path) -> None:
 def test_names_of_workers_have_colours_of_their_own(service: StartService, application: Application) -> None:
     for name in ("alpha", "beta"):
         service("echo", "out", options=["--name", name])
-    argv, environment = application.client("-n", "--all", "--tag")
+    argv, environment = application.client("-n", "--all", "--expect", "2", "--tag")
     with Screen() as screen:
         assert screen.end(screen.run(argv, environment)) == 0
         assert sorted(screen.story()) == ["alpha: out", "beta: out"]

@@ -109,9 +109,11 @@ def test_a_worker_whose_supervisor_is_killed_says_so_and_takes_all_jobs_with_it(
 def suspended_sweeper(worker: Service, supervisor: psutil.Process, before: set[psutil.Process]) -> psutil.Process:
     """Stops the child of the supervisor that comes and is no program, in the middle of its work."""
     deadline = time.monotonic() + PATIENCE
+    listed = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")  # psutil's look is one at all processes
     while time.monotonic() < deadline:
-        for process in set(supervisor.children()) - before:
+        for pid in {int(word) for word in listed.read_text().split()} - {process.pid for process in before}:
             try:
+                process = psutil.Process(pid)
                 if process.cmdline() == worker.argv:
                     process.suspend()
                     return process

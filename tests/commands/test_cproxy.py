@@ -21,6 +21,7 @@ from tests.environment import clean_environment, command
 from tests.needs import require_isolation
 from tests.relaying import Proxy
 from tests.service import Application
+from tests.waiting import PATIENCE
 
 LOOPBACK = ("127.0.0.1", "127.0.0.255")  # SELF and a TARGET that never leave the machine
 
@@ -33,7 +34,7 @@ def relay_key(application: Application) -> Path:
 
 def call(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
     """A cproxy that ends at once, because something is wrong: exit status and what it says."""
-    ended = preloaded.run_text(command("cproxy", *arguments), env=clean_environment(environment), timeout=20)
+    ended = preloaded.run_text(command("cproxy", *arguments), env=clean_environment(environment), timeout=PATIENCE)
     assert ended.stdout == ""
     return ended.returncode, ended.stderr
 
@@ -103,7 +104,7 @@ def test_a_signal_ends_it_with_success(number: int) -> None:
         process.stderr.readline()
     )
     process.send_signal(number)
-    assert "stopping jobs=0" in process.communicate(timeout=10)[1]
+    assert "stopping jobs=0" in process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0
 
 
@@ -114,7 +115,7 @@ def test_events_can_be_json(relay_key: Path) -> None:
     assert process.stderr is not None
     ready = json.loads(process.stderr.readline())
     process.terminate()
-    assert json.loads(process.communicate(timeout=10)[1])["event"] == "stopping"
+    assert json.loads(process.communicate(timeout=PATIENCE)[1])["event"] == "stopping"
     assert (ready["event"], ready["near"], ready["far"]) == ("ready", ["127.255.255.255"], ["127.0.0.255"])
     assert len(ready["applications"]) == 1
 
@@ -138,7 +139,7 @@ def test_too_few_descriptors_are_told_before_any_is_needed(most: int) -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most, most)),
     )
     assert (ended.returncode, ended.stdout) == (111, "")

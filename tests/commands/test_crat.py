@@ -12,6 +12,7 @@ import pytest
 
 from tests.environment import clean_environment, command, local_environment
 from tests.service import Application, Service
+from tests.waiting import PATIENCE
 
 
 def crat(directory: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -65,7 +66,7 @@ def test_lines_are_not_added_to_a_key(tmp_path: Path, output: str) -> None:
     os.link(key, tmp_path / "hard")
     with crat(tmp_path, "--output", output, "app.pub") as process:
         try:
-            _, said = process.communicate(timeout=10)
+            _, said = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert (process.returncode, said) == (100, f"crat: --output {output} is the key app.pub; give another file\n")
@@ -74,7 +75,7 @@ def test_lines_are_not_added_to_a_key(tmp_path: Path, output: str) -> None:
 
 def test_without_a_key_it_says_where_it_has_looked(tmp_path: Path) -> None:
     with crat(tmp_path, env=local_environment({"HOME": "/h", "XDG_CONFIG_HOME": str(tmp_path)})) as process:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
     told = f"crat: no client key *.pub here or in {tmp_path}/cexec; name one: crat APP.pub\n"
     assert (process.returncode, errors) == (111, told)
 
@@ -103,14 +104,14 @@ def test_a_key_that_is_named_and_cannot_be_used_ends_it(tmp_path: Path) -> None:
     good, damaged = Application(tmp_path, "good").public, Application(tmp_path, "damaged").public
     damaged.write_text("nonsense\n")
     with crat(tmp_path, good, damaged) as process:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 111
     assert len(errors.splitlines()) == 1 and "damaged.pub" in errors
 
 
 def test_an_output_that_cannot_be_opened_is_told_before_anything_else(tmp_path: Path) -> None:
     with crat(tmp_path, "--output", tmp_path / "none" / "log", Application(tmp_path).public) as process:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (111, f"crat: cannot open {tmp_path}/none/log: no such file or directory\n")
 
 
@@ -131,7 +132,7 @@ def test_standard_output_that_cannot_be_written_is_a_failure(tmp_path: Path, ful
         if full:
             assert process.stderr is not None and process.stderr.readline().endswith(f"{reason}; waiting\n")
             process.terminate()
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
     service.close()
     assert process.returncode == 111
     assert errors.startswith(f"crat: cannot write to standard output: {reason}")

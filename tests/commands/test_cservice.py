@@ -22,6 +22,7 @@ from tests import preloaded
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.service import Application
+from tests.waiting import PATIENCE
 
 JOB_VARIABLES = {
     "CEXEC_JOB",
@@ -239,7 +240,7 @@ def test_a_program_that_vanishes_later_is_a_refusal_and_no_status(
         assert 'reason="cannot start program: no such file or directory"' in broken.wait_for(" refused ")
         broken.signal(signal.SIGTERM)
         service("echo", "elsewhere")
-        assert (client.communicate(timeout=20), client.returncode) == ((b"elsewhere\n", b""), 0)
+        assert (client.communicate(timeout=PATIENCE), client.returncode) == ((b"elsewhere\n", b""), 0)
 
 
 def test_standard_descriptors_that_are_closed_at_the_start_do_no_harm(application: Application) -> None:
@@ -249,7 +250,7 @@ def test_standard_descriptors_that_are_closed_at_the_start_do_no_harm(applicatio
         try:
             assert application.run(input=b"text").stdout == b"text"
             worker.terminate()
-            assert worker.wait(10) == 0
+            assert worker.wait(PATIENCE) == 0
         finally:
             worker.kill()
 

@@ -18,8 +18,7 @@ import pytest
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.service import Application
-
-SLOW = "echo running >&2; sleep 1; echo done"  # a job that outlives the signal sent to its worker
+from tests.waiting import PATIENCE
 
 # The log
 
@@ -81,7 +80,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_worker(application: Appli
         try:
             assert [application.run().stdout for _ in range(2)] == [b"well\n"] * 2
             worker.terminate()
-            assert worker.wait(10) == 0
+            assert worker.wait(PATIENCE) == 0
         finally:
             worker.kill()
 
@@ -100,7 +99,7 @@ def test_an_idle_worker_stops_at_once_and_well(number: int, service: StartServic
 
 
 def start_slow_job(application: Application) -> subprocess.Popen[bytes]:
-    argv, environment = application.client(environment={"CEXEC_TIMEOUT_ACCEPT": "1"})
+    argv, environment = application.client()
     argv[2:2] = ["--retries", "0"]
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     client = subprocess.Popen(argv, env=environment, **pipes)
@@ -111,16 +110,18 @@ def start_slow_job(application: Application) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_once_running_jobs_finish_and_no_new_one_begins(
-    number: int, application: Application, service: StartService
+    number: int, application: Application, service: StartService, tmp_path: Path
 ) -> None:
-    worker = service("sh", "-c", SLOW)
+    go = tmp_path / "go"
+    worker = service("sh", "-c", f"echo running >&2; until test -e {go}; do sleep 0.05; done; echo done")
     with start_slow_job(application) as client:
         worker.signal(number)
         assert worker.wait_for(" stopping ").endswith(" jobs=1")
         assert 'reason="1 job still runs; Ctrl-C again ends it (or SIGTERM)"' in worker.wait_for(" waiting ")
         late = application.run(environment={"CEXEC_TIMEOUT_ACCEPT": "0.3"})
         assert (late.returncode, late.stdout) == (111, b"")
-        assert client.communicate(timeout=10) == (b"done\n", b"")
+        go.touch()
+        assert client.communicate(timeout=PATIENCE) == (b"done\n", b"")
         assert client.returncode == 0
     assert worker.wait() == 0
 
@@ -133,7 +134,7 @@ def test_told_twice_running_jobs_are_ended(number: int, application: Application
             worker.signal(number)
             worker.wait_for(event)
         assert worker.wait() == 0
-        output, errors = client.communicate(timeout=10)
+        output, errors = client.communicate(timeout=PATIENCE)
         assert (client.returncode, output) == (111, b"")
         assert print(errors) or (errors.count(b"\n") == 1 and b"failed: " in errors)
     assert worker.started() == []

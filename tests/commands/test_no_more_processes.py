@@ -51,11 +51,17 @@ def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(script: str, argv: Sequence[str | Path], input: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, argv: Sequence[str | Path], input: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     python, *words = map(str, argv)
-    environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "2"})
     return subprocess.run(
-        [python, "-c", script, *words], input=input, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        [python, "-c", script, *words],
+        input=input,
+        env=local_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
 
 
@@ -95,10 +101,10 @@ def test_a_client_hears_that_a_worker_has_no_room_for_a_process(application: App
     python, launcher = command("cservice")
     service = Service(application, ("cat",), ["--name", "full"], launcher=[python, "-c", FEW_PROCESSES, "1", launcher])
     try:
-        ended = run(AS_USUAL, command("cexec", application.public))
+        ended = run(AS_USUAL, command("cexec", application.public), CEXEC_TIMEOUT_ACCEPT="4")
         assert (ended.returncode, ended.stdout) == (111, "")
         reason = "it has no room for another process: resource temporarily unavailable"
-        assert ended.stderr.endswith(f"could take the job in 2 s; worker full refuses: {reason}\n")
+        assert ended.stderr.endswith(f"could take the job in 4 s; worker full refuses: {reason}\n")
     finally:
         service.close()
 

@@ -61,8 +61,9 @@ def test_a_worker_serves_although_proc_shows_little(application: Application, tm
             ended = run(application, "cat", input=b"text")
             assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"text", b"")
         argv = command("cps", "--json", application.public)
-        listed = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=PATIENCE)
-        assert listed.returncode == 0 and listed.stdout
+        wait_until(  # a census gives up after a second, in which a busy machine may have no time for the worker
+            lambda: subprocess.run(argv, env=local_environment(), capture_output=True, timeout=PATIENCE).stdout
+        )
     finally:
         service.close()
 
@@ -71,12 +72,12 @@ def test_a_worker_serves_although_proc_shows_little(application: Application, tm
 def test_a_job_is_ended_with_all_that_it_has_started(application: Application, shown: str) -> None:
     """Its processes are found by their parents where the kernel does not list children."""
     launcher = [CSERVICE[0], "-c", WITHOUT_CHILDREN, CSERVICE[1]] if shown == "parents" else None
-    service = Service(application, RUN, ["--time-limit", "1"], launcher=launcher)
+    service = Service(application, RUN, ["--time-limit", "2.5"], launcher=launcher)
     try:
         script = "trap '' TERM; setsid sh -c 'sleep 1000; sleep 1000' & sleep 1000; sleep 1000"
         ended = run(application, script)
         assert ended.returncode == 128 + signal.SIGKILL
-        assert b"ended after its time limit of 1 s" in ended.stderr
+        assert b"ended after its time limit of 2.5 s" in ended.stderr
     finally:
         service.close()  # it finds what is left
 
@@ -137,7 +138,7 @@ def test_a_missing_directory_for_temporary_files_is_named(application: Applicati
         service.wait_for(f"jobs that bring or fetch files will be refused: {reason}")
         assert run(application, "echo text").stdout == b"text\n"
         sent = command("cexec", "--send", str(application.public), str(application.public), "RUN=true")
-        environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "2"})
+        environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "4"})
         ended = subprocess.run(sent, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert ended.returncode == 111
         told = f"refuses the job: cannot put the job's files into a directory of its own in {missing}: no such file"
@@ -296,6 +297,8 @@ def test_a_signal_ends_every_command_that_is_the_first_process(application: Appl
         wait_until(inside.first.children)
         (child,) = inside.first.children()
         wait_until(lambda: [one for one in child.net_connections("inet") if one.laddr])
+        if name in ("cproxy", "crat"):  # which open their sockets first, and then see to signals
+            assert inside.process.stderr is not None and inside.process.stderr.readline()
         inside.first.send_signal(signal.SIGTERM)
         assert inside.process.wait(PATIENCE) == {"cexec": 143, "cmap": 255}.get(name, 0)
     finally:

@@ -157,13 +157,13 @@ def test_a_job_process_that_is_killed_leaves_no_program(
     argv[2:2] = ["--retries", "0"]
     client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
-    (job,) = worker.job_processes()
+    job = worker.busy_process()
     (program,) = job.children()
     job.kill()
     worker.wait_for("the job's process was killed by signal 9")
     client.communicate(timeout=DEADLINE)
     assert client.returncode == 111
-    assert psutil.wait_procs([program], timeout=5.0)[1] == []
+    assert psutil.wait_procs([program], timeout=DEADLINE)[1] == []
 
 
 def test_jobs_end_and_their_statuses_are_the_programs(

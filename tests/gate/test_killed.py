@@ -6,10 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests.gate.gates import Gate, run_job, start_job, state_of
 from tests.service import Application, Service
 from tests.waiting import wait_until
+
+
+def sleeps(process: psutil.Process) -> bool:
+    try:
+        return "sleep" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False  # it has ended meanwhile
 
 
 def test_killed_under_a_hundred_jobs(worker: Service, key: Application, state: Path) -> None:
@@ -35,7 +43,7 @@ def test_killed_under_a_hundred_jobs(worker: Service, key: Application, state: P
         gate.kill()
         for done in waiting:
             done.result()
-    wait_until(lambda: not [one for one in worker.started() if "sleep" in " ".join(one.cmdline())])
+    wait_until(lambda: not any(map(sleeps, worker.started())))
     again = Gate(key, state, after=gate)
     with again.http() as http:
         jobs = {job["id"]: job for job in http.get("/v1/jobs", params={"limit": "1000"}).json()["jobs"]}

@@ -77,7 +77,7 @@ def test_what_comes_without_a_pause_is_read_on_but_not_for_ever(pipe: Pipe) -> N
 
     writer = threading.Thread(target=write)
     writer.start()
-    lines.wait(10, 0.4)
+    lines.wait(10, 1.5)
     stop.set()
     writer.join()
     assert not lines.ended and len(lines.store) >= 2

@@ -11,7 +11,7 @@ import pytest
 from cexec.cmap.inputs.blocks import AHEAD, BlockReader
 from cexec.errors import LocalError
 
-DEADLINE = 10.0  # seconds
+DEADLINE = 60.0  # seconds
 
 
 def taken(reader: BlockReader) -> Iterator[bytes]:

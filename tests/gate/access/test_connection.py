@@ -207,8 +207,12 @@ def test_a_refused_body_is_not_read_for_ever(door: Door) -> None:
             pass
 
 
-def test_a_client_that_sends_all_of_a_refused_body_reads_the_answer_and_goes_on(door: Door) -> None:
-    with closing(HTTPConnection("127.0.0.1", door.port, timeout=PATIENCE)) as connection:
+def test_a_client_that_sends_all_of_a_refused_body_reads_the_answer_and_goes_on(tmp_path: Path) -> None:
+    """However slowly it sends: this server has the patience of users' servers."""
+    with (
+        open_door(tmp_path) as patient,
+        closing(HTTPConnection("127.0.0.1", patient.port, timeout=PATIENCE)) as connection,
+    ):
         sockets = set()
         for _ in range(2):
             connection.request("POST", "/v1/jobs", bytes(200_000))

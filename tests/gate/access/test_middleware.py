@@ -21,7 +21,7 @@ from tests.gate.access.door import Door, open_door, problem, read_all
 from tests.waiting import wait_until
 
 LIMITS = CallerLimits(
-    body=100_000, body_pause=0.5, body_rate=1000.0, look=0.05, mistakes=100.0, mistakes_at_once=1000.0
+    body=100_000, body_pause=2.0, body_rate=1000.0, look=0.05, mistakes=100.0, mistakes_at_once=1000.0
 )
 SECRETS = re.compile(r"hunter2|Traceback|/state|RuntimeError|\.py")
 
@@ -229,7 +229,7 @@ def test_a_stream_ends_soon_after_its_token_is_revoked(door: Door) -> None:
 
 
 def test_a_stream_ends_soon_after_the_end_of_its_token(door: Door) -> None:
-    text = door.token("short", days=1.0 / 86400)
+    text = door.token("short", days=3.0 / 86400)
     with door.client(text) as client, client.stream("GET", "/v1/jobs/7/stdout") as response:
         lines = response.iter_lines()
         assert next(lines) == "line"

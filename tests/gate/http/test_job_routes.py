@@ -123,7 +123,7 @@ def test_a_form_with_files(http: httpx.Client, gate: Gate) -> None:
     job = answer.json()
     assert job["state"] == "succeeded"
     assert output(http, job["id"]).split() == [b"the", b"input", b"3000000"]
-    assert not [name for name in gate.files if ".in." in name]  # they have gone with the job
+    wait_until(lambda: not [name for name in gate.files if ".in." in name])  # they go with the job
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_a_lost_worker_is_replaced_unless_somebody_could_notice(key: Application
     async def _(engine: Engine) -> None:
         desk = Desk(engine)
         for seen in (False, True):
-            (record,) = (await engine.submit(ADMIN, job("echo begun; sleep 0.5; echo done"))).jobs
+            hangs_once = f"mkdir {state}-{seen} 2>/dev/null && sleep 1000"  # until its process is killed
+            (record,) = (await engine.submit(ADMIN, job(f"echo begun; {hangs_once}; echo done"))).jobs
             live = engine.live[record.id]
             await until(lambda live=live: live.errand.logs[1].end > 0)  # type: ignore[misc]
             if seen:
@@ -85,18 +87,24 @@ def test_a_lost_worker_is_replaced_unless_somebody_could_notice(key: Application
 def test_an_input_that_nobody_sends_ends_its_job(
     key: Application, worker: Service, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_job, "INPUT_GRACE", 0.3)
+    grace = partial(monkeypatch.setattr, live_job, "INPUT_GRACE")  # until the next writer must have come
 
     @scene(key, state)
     async def _(engine: Engine) -> None:
+        grace(1.0)
         live = await start_pipe(engine, ADMIN, job("cat", stdin=None))
         with live.take_input(0) as writer:
-            await asyncio.sleep(0.5)  # more than the grace: he is there
+            await asyncio.sleep(1.2)  # more than the grace: he is there
+            await until(lambda: live.record.state is JobState.RUNNING)
             await writer.write(b"some")
+            grace(60.0)
         with pytest.raises(Problem, match="go on with offset=4"):
             live.take_input(0)
         await asyncio.sleep(0.1)
         assert live.record.state is JobState.RUNNING
+        grace(0.3)
+        with live.take_input(4):
+            pass
         await live.wait()
         assert (live.record.state, live.record.reason) == (JobState.CANCELLED, "nobody has sent the rest of its input")
         other = await start_pipe(engine, ADMIN, job("cat", stdin=None))

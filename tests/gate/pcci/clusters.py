@@ -65,7 +65,7 @@ class Cluster:
         argv = command(
             "cgate", "--pcci", "--http", f"{first.address}:{PORT}", "--state", self.state,
             "--tls-cert", directory / "tls" / "server.pem", "--tls-key", directory / "tls" / "server.key",
-            "--client-ca", directory / "tls" / "ca.pem", "--retention", "3s", application.public,
+            "--client-ca", directory / "tls" / "ca.pem", "--retention", "8s", application.public,
         )  # fmt: skip
         self.log = directory / "log"
         with self.log.open("w") as log:

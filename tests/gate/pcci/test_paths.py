@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,11 +39,14 @@ def test_a_command_on_all_workers_is_a_pool(cluster: Cluster) -> None:
     assert any(shown["id"] == number for shown in cluster.ask("GET", "/pools")[1])
 
 
-def test_the_result_grows_while_the_status_is_null(cluster: Cluster) -> None:
-    number = cluster.start("sh -c 'echo one; echo oh >&2; read gate < /dev/null; sleep 1; echo two; exit 3'", "node2")
+def test_the_result_grows_while_the_status_is_null(cluster: Cluster, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo one; echo oh >&2; until test -e {go}; do sleep 0.05; done; echo two; exit 3"
+    number = cluster.start(f"sh -c '{script}'", "node2")
     wait_until(lambda: cluster.pool(number)["jobs"][0]["result"] == "oneoh\n")
     pool = cluster.pool(number)
     assert (pool["status"], pool["jobs"][0]["status"], pool["cached_at"]) == (None, None, None)
+    go.touch()
     pool = cluster.ended(number)
     assert pool["status"] == 1
     assert (pool["jobs"][0]["status"], pool["jobs"][0]["result"]) == (3, "onetwooh\n")

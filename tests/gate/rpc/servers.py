@@ -121,6 +121,10 @@ class RpcServer:
     def revoke(self, who: str) -> None:
         self.change(lambda connection: revoke_keys(connection, who, time()))
 
+    def jobs(self) -> int:
+        """How many jobs were started; a worker tells of one that is over when it comes to that."""
+        return int(self.change(lambda connection: connection.execute("SELECT count(*) FROM job").fetchone()[0]))
+
     def change(self, what: Any) -> Any:
         with closing(Database(self.path, sole=False)) as database:
             return database.write_now(what)

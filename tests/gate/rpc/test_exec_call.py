@@ -93,7 +93,7 @@ def test_a_caller_that_hangs_up_leaves_nothing(cluster: Any, server: RpcServer, 
     job = next(one.started for one in call if one.WhichOneof("message") == "started")
     call.cancel()
     wait_until(lambda: not worker.started())
-    ended = cluster.GetJob(wire.GetJobRequest(id=job.id), timeout=PATIENCE).job
+    ended = cluster.GetJob(wire.GetJobRequest(id=job.id, wait={"seconds": 50}), timeout=PATIENCE).job
     assert (ended.state, ended.reason) == (wire.JOB_STATE_CANCELLED, "the caller of Exec has gone")
 
 

@@ -16,7 +16,7 @@ from tests.service import Application, Service
 from tests.waiting import wait_until
 
 Kind = wire.WorkerChange
-GOODBYE = 1.0  # seconds within which a worker that says goodbye is told
+GOODBYE = 4.5  # seconds within which a worker that says goodbye is told: less than censuses take to miss one
 LOSS = 30.0  # seconds within which a killed one is
 
 
