@@ -208,6 +208,22 @@ def test_a_client_that_waits_needs_no_more_of_its_package(
         assert one.communicate(timeout=PATIENCE)[0] == b"hello\n", told.read_text()
 
 
+def test_a_client_that_has_waited_in_vain_says_so_without_its_package(
+    application: Application, home: Path, tmp_path: Path
+) -> None:
+    """Regression: a traceback."""
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    changes = {"PYTHONPATH": str(packages), "PYTHONPROFILEIMPORTTIME": "1", "CEXEC_TIMEOUT_ACCEPT": "5"}
+    argv = [*as_pip_leaves_it(home), "-n", str(application.public)]
+    told = tmp_path / "told"
+    with told.open("wb") as file, subprocess.Popen(argv, env=application.client()[1] | changes, stderr=file) as one:
+        wait_until(lambda: "cexec.client.attempt.inputs" in told.read_text(), explain=told.read_text)
+        wait_until(lambda: all_asleep(one.pid))
+        shutil.rmtree(packages / "cexec")
+        assert one.wait(PATIENCE) == 111, told.read_text()
+    assert told.read_text().splitlines()[-1].startswith("cexec: no worker of "), told.read_text()
+
+
 def ran(home: Path, script: str, *options: str) -> str:
     """Returns what a script prints in this installation.  Its bundles were not loaded yet."""
     (packages,) = home.glob("lib/python3.*/site-packages")

@@ -356,6 +356,7 @@ class BlockingClient:
 
     def _load_driver(self) -> None:
         """Loads what a job is driven by, and what is said of it."""
+        self._request.reports.prepare()
         from cexec.client.attempt import inputs, outputs, rare_events, repetition  # noqa: F401
         from cexec.client.blocking import driver  # noqa: F401
         from cexec.net import carrying, liveness  # noqa: F401
