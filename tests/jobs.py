@@ -32,11 +32,12 @@ from cexec.worker.jobs.report_memory import NoteReader, ReportMemory
 from cexec.worker.jobs.reports import Report, Starting, Taken, decode
 from cexec.worker.jobs.worker_link import WorkerLink
 from tests.protocol.wires import record_pair
+from tests.waiting import PATIENCE
 
 JOB_ID = bytes(range(16))
 STANDARD = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
 LOOK_INTERVAL = 0.01  # seconds between two looks at what a process has said
-DEADLINE = 20.0  # seconds for whatever a test waits for
+DEADLINE = PATIENCE  # seconds for whatever a test waits for
 
 
 class RefusedError(Exception):

@@ -22,6 +22,7 @@ from cexec.protocol.connection.frames import Exit, Go, Refusal
 from cexec.protocol.connection.session import OFFERING, RUNNING, Session
 from cexec.system.io.fds import Sink
 from tests.protocol.wires import record_pair
+from tests.waiting import PATIENCE
 
 MOST_FILES = 4  # that a job is sent
 Program = Callable[[Go, bytes], tuple[int, bytes, bytes]]
@@ -92,7 +93,7 @@ class LeasingWorker:
         self._thread.start()
 
     def join(self) -> str:
-        self._thread.join(10.0)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         return self.ended
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -18,11 +19,12 @@ import pytest
 
 import bundle_start
 import install_launchers
+from cexec.protocol.decisions.race import RENEW_AFTER
 from tests.conftest import StartService
 from tests.environment import ROOT
 from tests.service import Application
 from tests.test_startup_imports import imports_of_a_quick_call, quickly_loaded
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, all_asleep, wait_until
 
 NAMES = [f"cexec.{name}" for names in bundle_start.BUNDLES.values() for name in names]
 BUNDLES = {f"cexec.{name}" for name in bundle_start.BUNDLES}
@@ -185,19 +187,41 @@ def test_a_call_loads_its_modules_from_the_bundles(
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
 
 
+@pytest.mark.parametrize("seconds", [0.0, RENEW_AFTER + 2.0], ids=["soon", "later"])
 def test_a_client_that_waits_needs_no_more_of_its_package(
-    service: StartService, application: Application, home: Path, tmp_path: Path
+    service: StartService, application: Application, home: Path, tmp_path: Path, seconds: float
 ) -> None:
-    """Regression: a client that waited while the package was replaced failed when its turn came."""
+    """Regression: a client that waited while the package was replaced failed when its turn came.
+
+    Later: and a little later also when it told that it waits, and when it announced its job anew.
+    """
     (packages,) = home.glob("lib/python3.*/site-packages")
     environment = {**application.client()[1], "PYTHONPATH": str(packages), "PYTHONPROFILEIMPORTTIME": "1"}
     argv = [*as_pip_leaves_it(home), "-n", str(application.public)]
     told = tmp_path / "told"
     with told.open("wb") as file, subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=file) as one:
-        wait_until(lambda: "cexec.client.attempt.inputs" in told.read_text())
+        wait_until(lambda: "cexec.client.attempt.inputs" in told.read_text(), explain=told.read_text)
+        wait_until(lambda: all_asleep(one.pid))  # and what it loads after that
         shutil.rmtree(packages / "cexec")
+        time.sleep(seconds)
         service("echo", "hello")
         assert one.communicate(timeout=PATIENCE)[0] == b"hello\n", told.read_text()
+
+
+def test_a_client_that_has_waited_in_vain_says_so_without_its_package(
+    application: Application, home: Path, tmp_path: Path
+) -> None:
+    """Regression: a traceback."""
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    changes = {"PYTHONPATH": str(packages), "PYTHONPROFILEIMPORTTIME": "1", "CEXEC_TIMEOUT_ACCEPT": "5"}
+    argv = [*as_pip_leaves_it(home), "-n", str(application.public)]
+    told = tmp_path / "told"
+    with told.open("wb") as file, subprocess.Popen(argv, env=application.client()[1] | changes, stderr=file) as one:
+        wait_until(lambda: "cexec.client.attempt.inputs" in told.read_text(), explain=told.read_text)
+        wait_until(lambda: all_asleep(one.pid))
+        shutil.rmtree(packages / "cexec")
+        assert one.wait(PATIENCE) == 111, told.read_text()
+    assert told.read_text().splitlines()[-1].startswith("cexec: no worker of "), told.read_text()
 
 
 def ran(home: Path, script: str, *options: str) -> str:

@@ -188,9 +188,10 @@ class Reports:
 
     `trace` is set by --explain, `progress` by --progress.  `command` is the name before each message; `quiet` leaves
     those out that are for a person who waits, and `hint` lets NO_TERMINAL have the one for programs that miss it.
+    `prepare` loads what the caller needs for its own words, as soon as the job has to wait.
     """
 
-    __slots__ = ("command", "error_fd", "hint", "progress", "quiet", "test_alert", "trace")
+    __slots__ = ("command", "error_fd", "hint", "prepare", "progress", "quiet", "test_alert", "trace")
 
     def __init__(
         self,
@@ -202,7 +203,9 @@ class Reports:
         command: str = "cexec",
         quiet: bool = False,
         hint: bool = False,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
+        self.prepare = prepare
         self.command = command
         self.hint = hint
         self.quiet = quiet

@@ -101,6 +101,12 @@ def _tell(error: CexecError | OSError, *, explained: bool, words: list[str]) -> 
     return error.exit_status
 
 
+def _load_words() -> None:
+    """Loads what `_tell` needs: somebody may replace the package while the job waits."""
+    from cexec.commands import common  # noqa: F401
+    from cexec.system import reason  # noqa: F401
+
+
 def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
     """Runs one job: `words` are APP.pub and the KEY=VALUE pairs."""
     _refuse_foreign(words, arguments, any(options.values()))
@@ -157,6 +163,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
             error_fd=error_fd,
             test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
             progress=bool(options.get("progress")),
+            prepare=_load_words,
         ),
     )
     request.check_size()

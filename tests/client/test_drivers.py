@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -473,10 +474,13 @@ def test_input_that_is_not_read_costs_no_cpu(run: Run, monkeypatch: pytest.Monke
 
     def play(peer: Peer) -> None:
         _, sink = start(peer)
-        time.sleep(0.5)  # the window fills
-        before = steps[0]
-        time.sleep(1.0)  # this is the time that is measured
-        assert steps[0] - before < 20
+
+        def rests() -> bool:
+            before = steps[0]
+            time.sleep(1.0)  # this is the time that is measured
+            return steps[0] - before < 20
+
+        wait_until(rests, 10.0)  # once the window is full
         peer.end(sink)
         exit_frame(peer, EXITED, 0)
         peer.wait_for_end()
@@ -489,10 +493,11 @@ def test_input_that_is_not_read_costs_no_cpu(run: Run, monkeypatch: pytest.Monke
 
 def stands_still(peer: Peer) -> None:
     """Takes the job and the input, writes a little, and then does nothing."""
-    source, sink = start(peer)
-    peer.read(source)
-    peer.write(sink, b"a little")
-    peer.wait_for_end()
+    with suppress(HungUpError, ConnectionError):  # if it was too slow even for that
+        source, sink = start(peer)
+        peer.read(source)
+        peer.write(sink, b"a little")
+        peer.wait_for_end()
 
 
 def test_a_worker_that_makes_no_progress_is_given_up_where_the_client_asks_for_that(run: Run) -> None:
@@ -506,13 +511,13 @@ def test_a_worker_that_makes_progress_is_not_given_up(run: Run) -> None:
     def works(peer: Peer) -> None:
         source, sink = start(peer)
         data = peer.read(source)
-        for _ in range(10):
-            threading.Event().wait(0.1)  # the time that the program takes
+        for _ in range(8):
+            threading.Event().wait(0.4)  # the time that the program takes
             peer.write(sink, data)
         peer.end(sink).exit()
 
-    outcome = run(works, progress=1.0)
-    assert (outcome.error, outcome.output) == (None, STDIN * 10)
+    outcome = run(works, progress=2.5)
+    assert (outcome.error, outcome.output) == (None, STDIN * 8)
 
 
 LONGEST_END = 2.0  # seconds from the second signal to the end of cexec, whatever its worker does
@@ -538,7 +543,8 @@ class Waits:
 
 def insists(peer: Peer, waits: Waits, number: int) -> None:
     """Somebody sends the signal twice, and the worker passes the first one on to a program that ignores it."""
-    start(peer)
+    source, _ = start(peer)
+    peer.read(source)  # the client gives it when it knows that the program has started
     os.kill(os.getpid(), number)
     peer.hear(frames.SIGNAL)
     waits.counts.set()

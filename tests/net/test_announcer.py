@@ -20,6 +20,7 @@ from cexec.net.destinations import destinations
 from cexec.net.groups import parse_groups
 from cexec.net.resolver import resolve
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
+from tests.waiting import PATIENCE, wait_until
 
 _IP_RECVTTL, _IP_TTL = 12, 2  # <linux/in.h>
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's socket options")
@@ -27,12 +28,18 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's socket
 OpenAnnouncer = Callable[[str], Announcer]
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that looks a name up may be slow."""
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", PATIENCE)
+
+
 @pytest.fixture
 def hearer() -> Iterator[_socket.socket]:
     """A socket on a free port of the loopback's broadcast address."""
     made = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     made.bind(("127.255.255.255", 0))
-    made.settimeout(5)
+    made.settimeout(PATIENCE)
     yield made
     made.close()
 
@@ -57,7 +64,7 @@ def test_a_broadcast_arrives_and_its_answer_comes_back(hearer: _socket.socket, a
     data, source = hearer.recvfrom(2000)
     assert data == b"question"
     hearer.sendto(b"answer", source)
-    select.select(sender.filenos(), [], [], 5)
+    select.select(sender.filenos(), [], [], PATIENCE)
     assert sender.receive() == [(b"answer", ("127.0.0.1", hearer.getsockname()[1]))]
 
 
@@ -74,7 +81,14 @@ def test_an_answer_that_is_too_long_is_dropped(hearer: _socket.socket, announcer
     _, source = hearer.recvfrom(2000)
     for size in (MAXIMUM_DATAGRAM + 1, MAXIMUM_DATAGRAM, 5000, 0):
         hearer.sendto(bytes(size), source)
-    assert [len(data) for data, _ in sender.receive()] == [MAXIMUM_DATAGRAM, 0]
+    received: list[int] = []
+
+    def last_came() -> bool:
+        received.extend(len(data) for data, _ in sender.receive())
+        return 0 in received
+
+    wait_until(last_came)
+    assert received == [MAXIMUM_DATAGRAM, 0]
 
 
 def test_with_a_loopback_group_only_the_loopback_is_bound(hearer: _socket.socket, announcer: OpenAnnouncer) -> None:
@@ -143,7 +157,7 @@ def test_multicast_goes_out_with_its_hop_limit(text: str, ttl: int, announcer: O
     with_port = text.partition("/")
     member = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     member.bind(("239.1.2.3", 0))
-    member.settimeout(5)
+    member.settimeout(PATIENCE)
     request = _socket.inet_aton("239.1.2.3") + bytes(4) + _socket.if_nametoindex("lo").to_bytes(4, sys.byteorder)
     member.setsockopt(_socket.IPPROTO_IP, _socket.IP_ADD_MEMBERSHIP, request)
     member.setsockopt(_socket.IPPROTO_IP, _IP_RECVTTL, 1)
@@ -158,7 +172,7 @@ def test_multicast_goes_out_with_its_hop_limit(text: str, ttl: int, announcer: O
 def test_a_name_is_looked_up_and_sent_to(hearer: _socket.socket, announcer: OpenAnnouncer) -> None:
     unicast = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     unicast.bind(("127.0.0.1", 0))
-    unicast.settimeout(5)
+    unicast.settimeout(PATIENCE)
     port = unicast.getsockname()[1]
     assert announcer(f"localhost:{port}").send(b"x") == [f"localhost:{port}"]
     assert unicast.recv(10) == b"x"
@@ -205,7 +219,6 @@ def test_waiting_is_in_vain_where_no_name_exists_and_nothing_else_is_there(
         raise _socket.gaierror(_socket.EAI_AGAIN if host == b"away" else _socket.EAI_NONAME, "Not found")
 
     monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 20.0)
     sender = announcer(group)
     assert sender.hopeless == ""
     sender.send(b"x")
@@ -218,7 +231,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
     answered = threading.Event()
 
     def getaddrinfo(*_: object) -> list[object]:
-        answered.wait(20)
+        answered.wait(PATIENCE)
         return [(_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", 9))]
 
     monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
@@ -227,7 +240,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
     assert sender.send(b"x") == ["127.255.255.255"]
     assert sender.failures == {"node7:9": "this name is still being looked up"}
     answered.set()
-    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 20.0)
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", PATIENCE)
     assert sender.send(b"x") == ["127.255.255.255", "node7:9"]
 
 
@@ -275,13 +288,14 @@ def test_parting_words_go_to_what_is_known_and_wait_for_no_name(
 
     def getaddrinfo(host: bytes, *_: object) -> list[object]:
         if host != b"node7":
-            answered.wait(20)
+            answered.wait(PATIENCE)
         return [(_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", listening.getsockname())]
 
     monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 2.0)
     listening = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     listening.bind(("127.0.0.1", 0))
-    listening.settimeout(5)
+    listening.settimeout(PATIENCE)
     sender = announcer("node7,slow:9")
     assert sender.send(b"before") == ["node7"]
     sender.close()

@@ -17,6 +17,7 @@ from cexec.pool.exceptions import unpack
 from cexec.pool.message_pipes import MessageReader, write_all
 from cexec.pool.pickles import dump, load
 from tests.environment import clean_environment
+from tests.waiting import PATIENCE
 
 WORKER = [sys.executable, "-m", "cexec.pool"]
 FUNCTION_ID = 1
@@ -47,7 +48,7 @@ class PoolWorker:
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         self.process.stdout.close()  # type: ignore[union-attr]
         self._errors.close()
 

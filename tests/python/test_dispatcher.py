@@ -245,7 +245,7 @@ def test_a_job_that_is_cancelled_while_it_waits_behind_another_one_never_counts(
 
 def test_closing_ends_everything_and_leaves_no_task() -> None:
     async def play() -> None:
-        worker = LeasingWorker(echo, pause=1.0)
+        worker = LeasingWorker(echo, pause=3.0)
         cluster = Cluster(worker)
         jobs = [cluster.submit() for _ in range(3)]
         await jobs[0].output()

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from cexec.errors import CannotPickleError, KeyFileError, NoWorkerError, UsageError
+from cexec.python.calls import call_slot
 from cexec.python.calls.pool_errors import InitializerError, LostCallError
 from cexec.python.executor import Executor
 from tests.needs import skip_for_want_of
@@ -36,6 +37,12 @@ SLOTS = 2
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolService]:
     with PoolService(tmp_path_factory.mktemp("pool"), slots=SLOTS) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of a busy machine may start slowly."""
+    monkeypatch.setattr(call_slot, "GREETING_PATIENCE", PATIENCE)
 
 
 @pytest.fixture
@@ -149,8 +156,13 @@ def test_shutdown_lets_calls_end_or_cancels_those_that_wait(pool: PoolService, t
     pool.wait_until_free()
 
 
-def test_the_slots_are_known_before_any_is_held(executor: Executor, pool: PoolService) -> None:
-    assert executor._max_workers == SLOTS
+def test_the_slots_are_known_before_any_is_held(pool: PoolService) -> None:
+    def known() -> bool:
+        """A worker that has no time for a second is not in the census."""
+        with Executor(pool.key) as executor:
+            return executor._max_workers == SLOTS
+
+    wait_until(known)
     with Executor(pool.key, 1) as executor:
         assert executor._max_workers == 1
 
@@ -425,7 +437,7 @@ def test_a_worker_that_is_named_is_waited_for_no_longer_than_others(pool: PoolSe
         executor.submit(square, 1).result(PATIENCE)
 
 
-def test_a_callback_that_would_wait_for_itself_is_told(executor: Executor) -> None:
+def test_a_callback_that_would_wait_for_itself_is_told(executor: Executor, tmp_path: Path) -> None:
     found: list[BaseException | int] = []
 
     def ask(_: object) -> None:
@@ -434,15 +446,19 @@ def test_a_callback_that_would_wait_for_itself_is_told(executor: Executor) -> No
         except UsageError as error:
             found.append(error)
 
-    running = executor.submit(time.sleep, 0.2)
+    running = executor.submit(wait_for, tmp_path / "go")
     running.add_done_callback(ask)
+    (tmp_path / "go").write_text("go")
     running.result(PATIENCE)
     wait_until(lambda: bool(found))
     assert "would wait for itself" in str(found[0])
 
 
 @pytest.mark.parametrize("program", [["cat"], ["true"], ["sleep", "1000"], ["sh", "-c", "echo hello; cat >/dev/null"]])
-def test_a_service_that_is_something_else_is_said(tmp_path: Path, program: list[str]) -> None:
+def test_a_service_that_is_something_else_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: list[str]
+) -> None:
+    monkeypatch.setattr(call_slot, "GREETING_PATIENCE", 1.5)
     with (
         PoolService(tmp_path, program=program) as other,
         Executor(other.key) as executor,
@@ -466,7 +482,10 @@ def test_a_service_whose_python_has_no_cexec_is_told_where_to_install_it(tmp_pat
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("program", [["cat"], ["true"], ["sleep", "1000"]])
-def test_a_service_that_is_something_else_is_said_soon(tmp_path: Path, program: list[str]) -> None:
+def test_a_service_that_is_something_else_is_said_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: list[str]
+) -> None:
+    monkeypatch.undo()
     with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
         began_at = time.monotonic()
         assert executor.submit(square, 1).exception(PATIENCE) is not None

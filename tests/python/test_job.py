@@ -252,9 +252,11 @@ def test_a_job_whose_worker_is_lost_is_repeated_only_if_nobody_can_notice(key: P
             with pytest.raises(DisconnectedError, match="its output has been read"):
                 await job.stdout.read()
 
-            job = await client.start(args=[script("e", "trap : USR1; sleep 0.3")], stdin=b"", retries=2)
-            await job.begun()
+            trapped = f"trap : USR1; : > {tmp_path}/trapped; until test -e {tmp_path}/sent; do sleep 0.05; done"
+            job = await client.start(args=[script("e", trapped)], stdin=b"", retries=2)
+            await until((tmp_path / "trapped").exists)
             job.send_signal(signal.SIGUSR1)
+            (tmp_path / "sent").touch()
             with pytest.raises(DisconnectedError, match="it was sent a signal"):
                 await job.wait()
 

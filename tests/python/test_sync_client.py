@@ -47,7 +47,7 @@ def test_a_conversation_with_a_program(key: Path) -> None:
             job.stdin.close()
             job.write_to(3).write([b"a", b"b"])
             job.write_to(3).close()
-            assert list(job.read_from(4)) == [b"ab"]
+            assert b"".join(job.read_from(4)) == b"ab"
             assert (job.stdout.read(), job.stderr.read()) == (b"", b"bad\n")
             assert (job.wait().returncode, job.returncode, job.worker != "") == (3, 3, True)
         result = client.start(args=["cat"]).communicate(b"all")

@@ -29,10 +29,10 @@ from cexec.relay.relay import Relay, RelayRules
 from cexec.system.storage.eventlog import EventLog
 from tests.protocol.datagrams.test_relay_datagram import EACH
 from tests.protocol.wires import APPLICATION, STRANGERS, hello_of
+from tests.waiting import PATIENCE
 
 CLIENT, NEIGHBOUR = ("127.0.0.1", 40_000), ("127.0.0.2", 40_000)
 OPENING = b"\xcexec\x01\0\0\0"
-PATIENCE = 5.0  # seconds until a test gives up
 NEAR, FAR = 0, 1
 
 
@@ -499,7 +499,7 @@ def readable_end(one: socket.socket) -> bool:
 def test_who_says_nothing_is_dropped_after_a_while(
     rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cexec.relay.relayed_connection.CONNECT_DEADLINE", 0.3)
+    monkeypatch.setattr("cexec.relay.relayed_connection.CONNECT_DEADLINE", 1.5)
     made = rig()
     silent, _ = worker_to(made, client)
     with silent:

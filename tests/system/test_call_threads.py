@@ -11,8 +11,7 @@ import pytest
 
 from cexec.errors import LocalError
 from cexec.system.call_threads import Threads, in_thread, run_loop, start_thread
-
-PATIENCE = 10.0  # seconds
+from tests.waiting import PATIENCE
 
 
 @contextmanager

@@ -268,7 +268,7 @@ class BlockingClient:
                     tell=self._tell_who_waits,
                     warn=self._say,
                     trace=request.reports.trace,
-                    slow=_load_driver,
+                    slow=self._load_driver,
                 ),
                 open_trust=request.target.open_trust,
                 patience=request.times.patience,
@@ -354,11 +354,17 @@ class BlockingClient:
     def _say(self, text: str) -> None:
         _write_line(2, f"{self._request.reports.command}: {text}")
 
+    def _load_driver(self) -> None:
+        """Loads what a job is driven by, and what is said of it."""
+        self._request.reports.prepare()
+        from cexec.client.attempt import inputs, outputs, rare_events, repetition  # noqa: F401
+        from cexec.client.blocking import driver  # noqa: F401
+        from cexec.net import carrying, liveness  # noqa: F401
+        from cexec.system import printable  # noqa: F401
 
-def _load_driver() -> None:
-    """Loads what a job is driven by."""
-    from cexec.client.attempt import inputs, outputs  # noqa: F401
-    from cexec.client.blocking import driver  # noqa: F401
+        wanted = self._request.streams.terminal
+        if wanted == TERMINAL or (wanted == IF_SUGGESTED and os.isatty(0) and os.isatty(1)):
+            from cexec.client.blocking import terminal_driver  # noqa: F401
 
 
 def _who(winner: Winner) -> str:

@@ -241,9 +241,13 @@ class Search:
 
     def _be_ready(self) -> None:
         """No worker was quick: loads what is needed later, because somebody may replace the package while we wait."""
-        from cexec.client.search import failure_alert  # noqa: F401
+        from cexec import errors  # noqa: F401
+        from cexec.client.search import failure_alert, messages, proofs, renewal  # noqa: F401
         from cexec.protocol.connection import session  # noqa: F401
+        from cexec.protocol.datagrams import proof  # noqa: F401
 
+        if self._picky:
+            from cexec.client.search import inquiry  # noqa: F401
         self._notices.slow()
 
     def _goes_on(self, now: float) -> bool:

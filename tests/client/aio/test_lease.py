@@ -24,9 +24,9 @@ from cexec.net.pump import Pump
 from cexec.protocol.connection.frames import Exit, Go
 from cexec.system.io.fds import Source
 from tests.leases import LeasingWorker
-from tests.waiting import until, wait_until
+from tests.waiting import PATIENCE, until, wait_until
 
-DEADLINE = 20.0  # seconds for whatever a test waits for
+DEADLINE = PATIENCE  # seconds for whatever a test waits for
 NOBODY = Announcer([], 0)  # complaints go to no destination
 
 
@@ -372,7 +372,7 @@ def give(lease: Lease, attempt: Attempt) -> None:
         assert lease.give_ahead(attempt.job, 1)
 
 
-async def in_advance(lease: Lease, count: int, patience: float = 10.0) -> list[Attempt]:
+async def in_advance(lease: Lease, count: int, patience: float = DEADLINE) -> list[Attempt]:
     """Runs so many jobs, each given while the one before it runs."""
     attempts = [Attempt(task(stdin=b"%d" % number)) for number in range(count)]
     lease.give(attempts[0].job.go())
@@ -405,7 +405,7 @@ def test_jobs_in_advance_have_their_own_inputs_and_outputs() -> None:
 
 
 def test_a_job_whose_turn_does_not_come_is_taken_back_and_the_lease_goes_on() -> None:
-    worker = LeasingWorker(echo, packed=True, pause=0.5)
+    worker = LeasingWorker(echo, packed=True, pause=2.0)
 
     async def play() -> None:
         lease = Lease(worker.winner, NOBODY)

@@ -24,8 +24,9 @@ from tests.conftest import StartService
 from tests.fake_worker import Connection, FakeWorker, serve
 from tests.leases import Kept
 from tests.service import Application
+from tests.waiting import PATIENCE
 
-DEADLINE = 20.0  # seconds for whatever a test waits for
+DEADLINE = PATIENCE  # seconds for whatever a test waits for
 STANDARD = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
 
 
@@ -101,7 +102,7 @@ def test_a_worker_that_is_not_wanted_does_not_get_the_job(application: Applicati
         raise CexecError("not this one")
 
     async def play() -> None:
-        await find_worker(terms(application, accept_timeout=1.0), choose)
+        await find_worker(terms(application, accept_timeout=4.0), choose)
 
     with pytest.raises(NoWorkerError):
         run(play())

@@ -45,7 +45,8 @@ class Unread:
             termios.tcflow(self.writing, termios.TCOON)
         found = bytearray()
         os.set_blocking(self.reading, False)
-        while buffer.masks() or select.select([self.reading], [], [], 0.2)[0]:
+        quiet = 2.0 if self.kind == "terminal" else 0.2  # seconds; a thread of the kernel carries a terminal's bytes
+        while buffer.masks() or select.select([self.reading], [], [], quiet)[0]:
             buffer.flush()
             try:
                 found += os.read(self.reading, 1 << 20)

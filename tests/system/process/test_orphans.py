@@ -19,6 +19,7 @@ from cexec.system.process import orphans, process, process_tree
 from cexec.system.process.orphans import Record, remove_directory, sweep
 from cexec.system.storage.directories import runtime_directory
 from tests.needs import NOBODY, require_second_user
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def mark() -> str:
 def started(mark: str, script: str) -> int:
     name, _, value = mark.partition("=")
     environment = {**os.environb, name.encode(): value.encode()}
-    return process.spawn("/bin/sh", ["sh", "-c", script], environment, {})
+    pid = process.spawn("/bin/sh", ["sh", "-c", script], environment, {})
+    wait_until(lambda: pid in process_tree.marked(mark.encode()))  # the kernel shows it after spawn has returned
+    return pid
 
 
 def die_with(records: str, mark: str, **values: object) -> None:
@@ -48,7 +51,7 @@ def die_with(records: str, mark: str, **values: object) -> None:
     assert len(os.listdir(records)) == 1
 
 
-def has_ended(pid: int, timeout: float = 5.0) -> bool:
+def has_ended(pid: int, timeout: float = PATIENCE) -> bool:
     deadline = time.monotonic() + timeout
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:

@@ -17,7 +17,7 @@ from cexec.system.process import process, process_tree
 from tests.cgroups import control_group
 from tests.jobs import written
 from tests.needs import skip_for_want_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 GRACE = 0.5  # seconds
 
@@ -173,7 +173,7 @@ def test_what_is_stopped_takes_the_term_too(tmp_path: Path) -> None:
     pid = start(f"trap 'echo ended > {tmp_path}/y; exit' TERM; echo > {tmp_path}/x; while :; do sleep 0.1; done")
     written(tmp_path / "x")
     process_tree.stop_tree()
-    process_tree.end_tree(pid, 5.0)
+    process_tree.end_tree(pid, PATIENCE)
     assert written(tmp_path / "y") == "ended"
 
 

@@ -17,7 +17,7 @@ from cexec.system.process import job_group, process, process_tree
 from cexec.system.process.job_group import JobGroup
 from cexec.system.process.process_tree import TreeEnd
 from tests.cgroups import real_job_group
-from tests.waiting import comes_true
+from tests.waiting import PATIENCE, comes_true
 
 GRACE = 100.0  # seconds of a clock that the test sets
 # It cannot be found, so only its group can end it: it has a session of its own, and there is no /proc.
@@ -115,7 +115,7 @@ def test_what_no_list_shows_is_killed_with_its_group(real_group: JobGroup) -> No
     argv = [sys.executable, "-c", HIDDEN, real_group.path]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         try:
-            said, complaint = job.communicate(timeout=20)
+            said, complaint = job.communicate(timeout=PATIENCE)
         finally:
             job.send_signal(signal.SIGKILL)
             real_group.kill()

@@ -15,6 +15,7 @@ import pytest
 from cexec.errors import UsageError
 from cexec.system.storage.lockfile import Lock, holder
 from tests.environment import ROOT
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_lock_is_waited_for_whose_holder_has_gone(path: str) -> None:
             Lock(path, patience=0.05)
         letting_go = threading.Timer(0.2, parent.communicate)
         letting_go.start()
-        Lock(path).close()
+        Lock(path, patience=PATIENCE).close()
         letting_go.join()
 
 

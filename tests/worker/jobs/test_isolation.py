@@ -21,7 +21,7 @@ from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.needs import require_tool, skip_for_want_of
 from tests.service import Application, Service
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 PYTHON = os.path.realpath(sys.executable)  # a virtual environment may be in /tmp, which a job does not see
 
@@ -225,14 +225,14 @@ def test_a_signal_reaches_the_program_and_not_the_sandbox(
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
     client.terminate()
     assert client.stdout.read() == b"tidied\n"
-    assert client.wait(30) in (5, 143)
+    assert client.wait(PATIENCE) in (5, 143)
     client.stdout.close()
     worker.wait_for("status=5")
 
 
 def test_a_time_limit_lets_the_program_tidy_up(application: Application, service: StartService) -> None:
     script = "trap 'echo tidied; exit 5' TERM; while :; do sleep 0.05; done"
-    service("sh", "-c", script, options=["--isolate", "--time-limit", "0.5"])
+    service("sh", "-c", script, options=["--isolate", "--time-limit", "3"])
     done = application.run()
     assert done.stdout == b"tidied\n" and b"time limit" in done.stderr
 

@@ -26,7 +26,7 @@ from cexec.worker.jobs.reports import (
     encode,
 )
 from tests.service import Application, Service, Shell
-from tests.waiting import comes_true
+from tests.waiting import PATIENCE, comes_true
 from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
 
 
@@ -65,18 +65,24 @@ def test_jobs_of_all_kinds_leave_no_descriptor_in_the_process_that_goes_on(shell
     (waiting,) = carriers(shell.service)
     descriptors, directory = waiting.num_fds(), waiting.cwd()
     (tmp_path / "in").write_bytes(b"x" * 100_000)
-    assert shell.run("cat in > out", "--send", f"{tmp_path}/in", "--fetch", f"out={tmp_path}/out").returncode == 0
+
+    def run(script: str, *arguments: str, input: bytes = b"") -> int:
+        """One job, of which nothing is left when the next one comes, so that the same process carries that."""
+        status = shell.run(script, *arguments, input=input).returncode
+        assert comes_true(lambda: idle(shell.service) and waiting.num_fds() == descriptors), shell.service.lines
+        return status
+
+    assert run("cat in > out", "--send", f"{tmp_path}/in", "--fetch", f"out={tmp_path}/out") == 0
     assert (tmp_path / "out").stat().st_size == 100_000
-    assert shell.run("exit 3", input=b"unread" * 100_000).returncode == 3
-    assert shell.run("kill -9 $$").returncode == 137
-    assert shell.run("exec >&- 2>&-; cat", input=b"x" * 1_000_000).returncode != 111
-    assert shell.run("true", "BAD-NAME=x").returncode == 100
-    assert shell.run("yes", "--time-limit", "0.2").returncode != 0
-    assert shell.run("cat <&5", "--time-limit", "9").returncode != 111
-    assert shell.run("sleep 60 >&- 2>&- & exit 0").returncode == 0
-    assert comes_true(lambda: idle(shell.service))
+    assert run("exit 3", input=b"unread" * 100_000) == 3
+    assert run("kill -9 $$") == 137
+    assert run("exec >&- 2>&-; cat", input=b"x" * 1_000_000) != 111
+    assert run("true", "BAD-NAME=x") == 100
+    assert run("yes", "--time-limit", "0.2") != 0
+    assert run("cat <&5", "--time-limit", "9") != 111
+    assert run("sleep 60 >&- 2>&- & exit 0") == 0
     assert carriers(shell.service) == [waiting], shell.service.lines
-    assert (waiting.num_fds(), waiting.cwd()) == (descriptors, directory)
+    assert waiting.cwd() == directory
 
 
 def test_a_job_that_could_not_be_started_leaves_no_descriptor_to_the_next_one(shell: Shell, tmp_path: Path) -> None:
@@ -93,12 +99,14 @@ def test_a_job_that_could_not_be_started_leaves_no_descriptor_to_the_next_one(sh
 def test_jobs_at_the_same_time_have_processes_of_their_own_and_one_is_kept(shell: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
+    writing = os.open(gate, os.O_RDWR)  # so that neither reader finds the end when the other one has gone
     argv, environment = shell.client(f"echo $PPID; read line < {gate}")
     running = [subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in "ab"]
     parents = {client.stdout.readline() for client in running if client.stdout is not None}
     assert len(parents) == 2
-    gate.write_bytes(b"a\nb\n")
-    assert [client.wait(20) for client in running] == [0, 0]
+    os.write(writing, b"a\nb\n")
+    assert [client.wait(PATIENCE) for client in running] == [0, 0]
+    os.close(writing)
     for client in running:
         client.communicate()
     assert comes_true(lambda: idle(shell.service))
@@ -219,6 +227,6 @@ def test_a_killed_cservice_leaves_no_process_that_waits(tmp_path: Path) -> None:
     try:
         (waiting,) = carriers(service)
         service.process.kill()
-        assert psutil.wait_procs([waiting], timeout=5)[1] == []
+        assert psutil.wait_procs([waiting], timeout=PATIENCE)[1] == []
     finally:
         service.kill()

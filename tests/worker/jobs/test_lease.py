@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import socket
+import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,10 +26,9 @@ from cexec.system.io.fds import Sink, unread
 from cexec.worker.jobs import lease, program_start
 from cexec.worker.jobs.reports import Broken, Idle, JobFinished, JobRefused, Over, ProgramStarted, Report, Taken, Word
 from tests.jobs import STANDARD, RemoteJob, lost, shell
-from tests.waiting import wait_until
+from tests.waiting import all_asleep, wait_until
 
 LEASED = {"lease": "yes"}
-SOON = 5.0  # seconds
 
 
 def leased(script: str, **options: Any) -> RemoteJob:
@@ -41,6 +44,28 @@ def told(job: RemoteJob, *wanted: type[Report]) -> list[Any]:
     found = [job.report() for _ in wanted]
     assert [type(report) for report in found] == list(wanted)
     return found
+
+
+class Permits:
+    """Lets programs end, one for each `give`, so that the next job can be given while one runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.wait = f"read permit < {directory}/permits"  # shell
+        os.mkfifo(directory / "permits")
+        self._pipe = os.open(directory / "permits", os.O_RDWR)
+
+    def give(self) -> None:
+        os.write(self._pipe, b"\n")
+
+    def close(self) -> None:
+        os.close(self._pipe)
+
+
+@pytest.fixture
+def permits(tmp_path: Path) -> Iterator[Permits]:
+    made = Permits(tmp_path)
+    yield made
+    made.close()
 
 
 def test_each_job_is_like_the_first_one() -> None:
@@ -137,12 +162,12 @@ def test_the_working_directory_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_job_does_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "GO_DEADLINE", 0.1)
+    monkeypatch.setattr(lease, "GO_DEADLINE", 2.5)  # also of the first job
     with leased("true") as job:
         job.result()
         job.parent.send(Word.OFFER.value)
         with pytest.raises(DisconnectedError):
-            job.until(lambda: False, SOON)
+            job.until(lambda: False)
         assert job.session.state == OVER
         told(job, ProgramStarted, JobFinished, Over)
 
@@ -190,15 +215,22 @@ def test_the_worker_wants_no_further_job() -> None:
         job.result()
         job.parent.send(Word.LAST.value)
         with pytest.raises(DisconnectedError):
-            job.until(lambda: False, SOON)
+            job.until(lambda: False)
         assert job.session.state == OFFERING
         told(job, ProgramStarted, JobFinished, Over)
 
 
-def test_the_worker_wants_no_further_job_while_one_runs() -> None:
-    with leased("sleep 0.3; echo done") as job:
+def unheard(end: socket.socket) -> int:
+    """Counts what has been sent to the job's process and not been read."""
+    return int.from_bytes(fcntl.ioctl(end, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def test_the_worker_wants_no_further_job_while_one_runs(permits: Permits) -> None:
+    with leased(f"{permits.wait}; echo done") as job:
         job.until(lambda: job.started)
         job.parent.send(Word.LAST.value)
+        wait_until(lambda: not unheard(job.parent))
+        permits.give()
         assert job.result().exit_status == 0
         assert job.output(1) == b"done\n"
         assert not told(job, ProgramStarted, JobFinished)[1].idle
@@ -213,7 +245,7 @@ def test_the_worker_wants_no_further_job_although_it_has_confirmed() -> None:
         job.until(lambda: job.session.state == OFFERED)
         job.parent.send(Word.LAST.value)
         with pytest.raises(DisconnectedError):
-            job.until(lambda: False, SOON)
+            job.until(lambda: False)
         assert job.session.state == OVER
 
 
@@ -224,7 +256,7 @@ def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: l
         for word in words:
             job.parent.send(word.value)
         with pytest.raises(DisconnectedError):
-            job.until(lambda: False, SOON)
+            job.until(lambda: False)
         reasons = {Word.LAST: "worker is stopping", Word.WITHDRAW: "another client needs the slot"}
         reason = reasons[words[0]] if words else "client did not answer in time"
         assert [(event.kind, event.text) for event in job.events] == [(WITHDRAW, reason)]
@@ -259,7 +291,7 @@ def test_a_client_that_breaks_the_protocol_instead_of_giving_a_job_is_told_of() 
         job.session.state = RUNNING
         job.session.signal(0)
         with pytest.raises(DisconnectedError):
-            job.until(lambda: False, SOON)
+            job.until(lambda: False)
         (over,) = job.reports()
         assert isinstance(over, Over) and "impossible signal" in over.reason
 
@@ -285,7 +317,7 @@ def test_a_client_that_goes_during_a_later_job_ends_its_tree() -> None:
         job.again(name(1))
         job.until(lambda: job.output(1))
         job.pump.connection.close()
-        assert job.remains(SOON) == []
+        assert job.remains() == []
         assert [type(report) for report in job.reports()] == [
             ProgramStarted,
             JobFinished,
@@ -324,36 +356,42 @@ def test_a_refusal_ends_the_lease() -> None:
 
 
 def test_limits_are_each_jobs_own() -> None:
-    with shell('sleep "$PEER_S"', options={**LEASED, "time-limit": "1.5"}, environment={"S": b"0.6"}) as job:
+    with shell('sleep "$PEER_S"', options={**LEASED, "time-limit": "4"}, environment={"S": b"1.4"}) as job:
         for number in range(3):
             if number:
                 job.parent.send(Word.OFFER.value)
                 job.again(name(number))
             assert job.result().exit_status == 0
-        job.go.environment["S"] = b"9"
+        job.go.environment["S"] = b"60"
         job.parent.send(Word.OFFER.value)
         job.again(name(9))
-        assert job.result(SOON).exit_status == 128 + signal.SIGTERM
+        assert job.result().exit_status == 128 + signal.SIGTERM
 
 
-def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_moment(tmp_path: Path) -> None:
-    with leased("sleep 0.2", records=os.fspath(tmp_path)) as job:
+def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_moment(
+    tmp_path: Path, permits: Permits
+) -> None:
+    records = tmp_path / "records"
+    records.mkdir(mode=0o700)
+    with leased(permits.wait, records=os.fspath(records)) as job:
+        permits.give()
         job.result()
         job.parent.send(Word.OFFER.value)
         job.again(name(1))
         job.until(lambda: job.started)
-        (record,) = tmp_path.iterdir()
+        (record,) = records.iterdir()
         lines = record.read_text().splitlines()
         assert len(lines) == 5  # the boot; for each job its mark, then its program
+        permits.give()
         job.result()
         job.let_go()
         job.wait()
-        assert list(tmp_path.iterdir()) == []
+        assert list(records.iterdir()) == []
 
 
 def test_the_record_is_there_before_the_job_and_goes_with_a_client_that_gives_none(tmp_path: Path) -> None:
     with leased("true", records=os.fspath(tmp_path), given=False) as job:
-        wait_until(lambda: list(tmp_path.iterdir()))
+        wait_until(lambda: [path for path in tmp_path.iterdir() if path.read_text().endswith("\n")])
         (record,) = tmp_path.iterdir()
         assert list(json.loads(record.read_text())) == ["boot"]
         job.session.cancel()
@@ -366,6 +404,7 @@ def test_an_idle_lease_uses_no_processor_time() -> None:
     with leased("true") as job:
         job.result()
         told(job, ProgramStarted, JobFinished)
+        wait_until(lambda: all_asleep(job.pid))
         before = used(job.pid)
         time.sleep(0.5)
         assert used(job.pid) - before <= 1
@@ -417,28 +456,6 @@ class Ahead:
             self.job.pump.sinks[number] = Collected(self)
         self.job.pump.sinks.prepared = {number: Collected(self) for number in (1, 2)}
         self.job.until(looked)
-
-
-class Permits:
-    """Lets programs end, one for each `give`, so that the next job can be given while one runs."""
-
-    def __init__(self, directory: Path) -> None:
-        self.wait = f"read permit < {directory}/permits"  # shell
-        os.mkfifo(directory / "permits")
-        self._pipe = os.open(directory / "permits", os.O_RDWR)
-
-    def give(self) -> None:
-        os.write(self._pipe, b"\n")
-
-    def close(self) -> None:
-        os.close(self._pipe)
-
-
-@pytest.fixture
-def permits(tmp_path: Path) -> Iterator[Permits]:
-    made = Permits(tmp_path)
-    yield made
-    made.close()
 
 
 class Collected(Sink):
@@ -596,5 +613,4 @@ def test_the_input_of_a_job_in_advance_is_there_before_its_program(
         client.until(lambda: len(client.exits) == 5)
         assert client.exits[1:] == [(0, b"in")] * 4
         assert [(one.ending, one.count) for one in client.endings[1:]] == [(ENDED, 2)] * 4
-        job.step(0.1)
-        assert len(os.listdir(f"/proc/{job.pid}/fd")) <= min(counts)
+        job.until(lambda: len(os.listdir(f"/proc/{job.pid}/fd")) <= min(counts))

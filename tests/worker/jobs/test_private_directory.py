@@ -133,7 +133,7 @@ def test_unless_the_client_does_not_want_them() -> None:
 
 
 def test_nobody_writes_any_more_to_what_is_fetched() -> None:
-    script = "(while :; do echo more >> f; done) >&- 2>&- <&- & sleep 0.2"
+    script = "(while :; do echo more >> f; done) >&- 2>&- <&- & until test -s f; do sleep 0.05; done; sleep 0.1"
     with shell(script, streams=[*STANDARD, fetched(256, "f")]) as job:
         job.run()
         assert job.output(256).endswith(b"more\n")

@@ -23,7 +23,7 @@ from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.process_states import Gone, State
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.supervisor_link import SupervisorLink
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_process_for_which_a_descriptor_lacked_is_told_of_before_its_channel_i
     """Regression: a worker that gave it a connection meanwhile told the client of a broken pipe."""
     link = forked(have_room_for_one_descriptor)
     one = link.start()
-    assert wait_readable([one.fileno()], 10.0)
+    assert wait_readable([one.fileno()], PATIENCE)
     assert link.hear() == [one]
     assert one.no_room == "too many open files"
     one.close()
@@ -162,13 +162,13 @@ def test_a_job_process_that_its_program_has_stopped_does_not_keep_the_worker(
     wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED)
     one.terminate()
     end(link)
-    assert psutil.wait_procs([stopped], timeout=20)[1] == []
+    assert psutil.wait_procs([stopped], timeout=PATIENCE)[1] == []
     link.close()
 
 
 def test_a_job_process_that_its_program_has_stopped_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: it kept its slot until cservice was started again, also without a client."""
-    monkeypatch.setattr(supervisors, "STOPPED_PATIENCE", 0.3)
+    monkeypatch.setattr(supervisors, "STOPPED_PATIENCE", 2.5)
     link = forked(in_a_hurry)
     one, other = link.start(), link.start()
     wait_until(lambda: len(children(link)) == 2)
@@ -204,7 +204,7 @@ def test_a_worker_that_is_gone_leaves_no_supervisor() -> None:
     family = [psutil.Process(int(pid)) for pid in os.read(reading, 100).split()]
     os.kill(worker, signal.SIGKILL)
     os.waitpid(worker, 0)
-    assert len(family) == 2 and psutil.wait_procs(family, timeout=20)[1] == []
+    assert len(family) == 2 and psutil.wait_procs(family, timeout=PATIENCE)[1] == []
     for fd in (reading, writing):
         os.close(fd)
 
