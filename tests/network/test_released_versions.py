@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -76,18 +77,19 @@ def test_a_worker_of_0_1_0_starts_where_cboot_has_been(
 
     So tests with a worker of 0.1.0 failed behind those of cboot, if both came to the same process.
     """
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     hosts = tmp_path / "hosts"
     hosts.write_text("nowhere.invalid\n")
-    argv = command("cboot", "--status", hosts, application.secret)
-    subprocess.run(argv, env=local_environment(), capture_output=True, timeout=60)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["cexec", "cexec-boot"]
-    with monkeypatch.context() as patch:
-        patch.setattr("tests.service.command", lambda name, *words: old_command(released, name, *words))
-        worker = service("cat", environment={"PYTHONPATH": str(released)})
-    assert application.run(input=b"x").stdout == b"x"
-    worker.wait_for("finished")
+    with tempfile.TemporaryDirectory(dir="/tmp") as run:  # a short name, or cboot takes another directory
+        monkeypatch.setenv("XDG_RUNTIME_DIR", run)
+        argv = command("cboot", "--status", hosts, application.secret)
+        subprocess.run(argv, env=local_environment(), capture_output=True, timeout=60)
+        assert sorted(os.listdir(run)) == ["cexec", "cexec-boot"]
+        with monkeypatch.context() as patch:
+            patch.setattr("tests.service.command", lambda name, *words: old_command(released, name, *words))
+            worker = service("cat", environment={"PYTHONPATH": str(released)})
+        assert application.run(input=b"x").stdout == b"x"
+        worker.wait_for("finished")
+        worker.close()
 
 
 @SIDES

@@ -381,7 +381,7 @@ def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_mo
         job.until(lambda: job.started)
         (record,) = records.iterdir()
         lines = record.read_text().splitlines()
-        assert len(lines) == 5  # the boot; for each job its mark, then its program
+        assert len(lines) in (4, 5)  # the boot; for each job its mark, then its program unless it has ended at once
         permits.give()
         job.result()
         job.let_go()
