@@ -1,5 +1,7 @@
 """Builds a wheel in which the modules that a plain call of `cexec` needs are together in four more modules.
 
+Those that `cexec-ssh` needs besides are in a fifth one.
+
 To find and read a module costs such a call as much as its code does, so four files instead of fifty take a fifth of the
 call's CPU time.  Each but the first is read while somebody else works (BUNDLES says when).  setuptools calls
 `BuildWithBundle` (pyproject.toml) when it builds a wheel; a checkout and an editable installation have no bundle, and
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-FIRST = "start_bundle"
+FIRST, SSH = "start_bundle", "ssh_bundle"
 BUNDLES = {
     # until the announcement has been sent
     FIRST: (
@@ -50,6 +52,8 @@ BUNDLES = {
         "client.attempt.attempt", "client.attempt.inputs", "client.attempt.outputs", "client.attempt.stepping",
         "client.blocking.driver", "net.pump", "net.sinks", "system.io.fds", "system.io.opened_fds",
     ),
+    # at once by `cexec-ssh`, which needs all others as well
+    SSH: ("commands.cexec_ssh", "commands.ssh_options"),
 }  # fmt: skip
 
 HEAD = '"""The modules of a plain call of `cexec`, together; bundle_start.py made this when it built the wheel."""\n\n'

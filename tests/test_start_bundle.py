@@ -23,10 +23,12 @@ from cexec.protocol.decisions.race import RENEW_AFTER
 from tests.conftest import StartService
 from tests.environment import ROOT
 from tests.service import Application
+from tests.shell_host import ShellHost
 from tests.test_startup_imports import imports_of_a_quick_call, quickly_loaded
 from tests.waiting import PATIENCE, all_asleep, wait_until
 
 NAMES = [f"cexec.{name}" for names in bundle_start.BUNDLES.values() for name in names]
+OF_SSH = {f"cexec.{name}" for name in bundle_start.BUNDLES[bundle_start.SSH]}
 BUNDLES = {f"cexec.{name}" for name in bundle_start.BUNDLES}
 OF_READERS = {"__annotations__", "__doc__", "__static_attributes__", "__firstlineno__"}
 SAMPLE = '''"""One
@@ -79,7 +81,7 @@ def test_it_has_what_a_plain_call_loads_and_nothing_else(service: StartService, 
     argv, _ = application.client()
     loaded, result = quickly_loaded(argv)
     assert result.returncode == 0, result.stderr.decode()
-    assert {name for name in loaded if name.startswith("cexec.")} - BUNDLES == set(NAMES)
+    assert {name for name in loaded if name.startswith("cexec.")} - BUNDLES == set(NAMES) - OF_SSH
 
 
 def test_each_body_makes_what_its_module_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +253,24 @@ def test_a_call_that_make_install_has_installed_does_without_os(
     result = subprocess.run(argv, stdin=subprocess.DEVNULL, env=environment, capture_output=True, timeout=30)
     assert (result.returncode, result.stdout) == (0, b""), result.stderr.decode()
     assert loaded.read_text() == "['abc']"
+
+
+def test_a_call_of_cexec_ssh_loads_its_modules_from_a_bundle_and_does_without_os(tmp_path: Path, home: Path) -> None:
+    """Regression: its own modules were none of the bundles', and loaded `os`, for a millisecond."""
+    host = ShellHost(tmp_path)
+    try:
+        as_make_install_leaves_it(home)
+        command = home / "bin" / "cexec-ssh"
+        wanted = "_exit(cexec.flushed(main(), sys.stdout, sys.stderr))"
+        assert wanted in command.read_text()
+        loaded = tmp_path / "loaded"
+        told = f"status = main(); open({str(loaded)!r}, 'w').write(str('os' in sys.modules)); _exit(status)"
+        command.write_text(command.read_text().replace(wanted, told))
+        ended = host.run(str(command), "w", "echo here; exit 3", stdin=subprocess.DEVNULL)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (3, b"here\n", b"")
+        assert loaded.read_text() == "False"
+    finally:
+        host.close()
 
 
 def test_the_light_os_is_like_os(home: Path) -> None:
