@@ -17,6 +17,7 @@ from tests.lab import Host
 from tests.loggers import Crat
 from tests.needs import require_tool
 from tests.service import Application, Service
+from tests.waiting import comes_true, wait_until
 
 MDNS = {"CEXEC_GROUP": "mdns"}
 LOSS = 30  # percent
@@ -126,9 +127,14 @@ def test_a_logger_is_found_by_workers_and_by_clients_with_multicast_dns(
     service("sh", "-c", "read word; test $word = die && kill -9 $PPID; sleep 0", host=worker, environment=MDNS)
     for host in (worker, logging):
         host.drop(100, "meta pkttype { broadcast, multicast } udp dport 3010")
-    assert application.run(input=b"live\n", host=client, environment=MDNS).returncode == 0
-    (done,) = logger.wait_for("completed by 10.77.0.2")
-    assert "10.77.0.1 " in done
+
+    def told() -> bool:
+        """A job is done, and the logger hears of it; it may be a while until the worker has found the logger."""
+        assert application.run(input=b"live\n", host=client, environment=MDNS).returncode == 0
+        return comes_true(lambda: any("completed by 10.77.0.2" in line for line in logger.lines()), 5.0)
+
+    wait_until(told)
+    assert "10.77.0.1 " in logger.wait_for("completed by 10.77.0.2")[0]
     worker.drop(100, "udp dport 3010", "output")  # what is heard from now on is the client's
     assert application.run("--retries", "0", input=b"die\n", host=client, environment=MDNS).returncode == 111
     assert "10.77.0.1 rats out 10.77.0.2" in logger.wait_for("rats out")[0]
