@@ -22,8 +22,9 @@ EXPLAINED: dict[str, str] = {
     "self, identity: bytes, now: float, *, latency: float = 0.0) -> bool:": (
         "the worker always says how long the client took; only tests do not"
     ),
-    f"{DECISIONS}.queue_words: announcement.newness > its.newness -> announcement.newness >= its.newness in: "
-    "return newest == announcement.boot or announcement.newness > its.newness": (
+    f"{DECISIONS}.queue_words: announcement.newness > boots[newest].newness -> "
+    "announcement.newness >= boots[newest].newness in: "
+    "if due and announcement.newness > boots[newest].newness:": (
         "of two that were made and came in one moment either may have the word"
     ),
     f"{DECISIONS}.unproved: 0 -> 1 in: return bool(self._spent.get(identity, 0) & _TOLD)": (

@@ -80,6 +80,8 @@ BIDS = tuple(
 # The modules of the bidder, and the tests that see most of the mutants of each.
 BIDDERS: dict[str, tuple[str, ...]] = {
     "bid": ("bid",),
+    "boots": ("boots", "queue_words", "census_turns"),
+    "census_turns": ("census_turns", "boots"),
     "bid_delay": ("competition", "reputation"),
     "clients": ("clients", "reservations"),
     "places": ("places", "unproved"),

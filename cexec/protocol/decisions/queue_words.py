@@ -4,11 +4,9 @@ Contract: `tell` returns the event for an announcement whose word is due, or Non
 client that has proved itself is told every QUEUED_INTERVAL that it waits.  Another one is told once, or asked for a
 proof, and again only out of the quota of clients of 0.1.0.  `next_queued` spaces the words to many that are proved,
 `first` those to others: if there are so many of them that one would have to wait, it is told when it is heard again.
-If a source has had as much as it may, the one of its announcements that was made last gets the next word: a neighbour
-may have used that up with recordings, which are older by the client's own clock, whenever they come.  Clocks are
-surely comparable only until their machine is started anew or the clock is set, and there may be several clients behind
-one address; so every second word is for the latest of each boot in turn, until they `leave`.  Pure.  docs/protocol.md
-sections 2.4 and 2.8.
+If a source has had as much as it may, the newest of its announcements gets the next word: a neighbour may have used
+that up with recordings, which are older by the client's own clock, whenever they come.  Where clocks are not
+comparable, `Boots` says whose turn is next, until they `leave`.  Pure.  docs/protocol.md sections 2.4 and 2.8.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions.bid_events import Prove, Queued
+from cexec.protocol.decisions.boots import MAXIMUM_BOOTS, MAXIMUM_SOURCES, Boots
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import WORDS_RATE
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 LONGEST_BEHIND = 0.5  # seconds (ours) that a client which is not proved waits for its turn to be told
 LATE = 0.1  # seconds (ours) after which an announcement that has not taken its source's next word keeps it from nobody
-MAXIMUM_LATEST = 1024  # sources (ours) of which an announcement waits for the next word; the oldest is forgotten
-MAXIMUM_BOOTS = 64  # (ours) of one source whose latest announcements wait for a word
 QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
 
 
@@ -52,36 +49,6 @@ class Latest:
         return self.newness > announcement.newness and self.waits(now)
 
 
-class Boots(dict[int, Latest]):
-    """The latest announcements of one source by boot; the one that comes first has waited longest."""
-
-    __slots__ = ("newest_next",)
-
-    def __init__(self) -> None:
-        self.newest_next = True  # the next word is for the one with the latest clock, whatever its boot
-
-    def has_turn(self, announcement: RememberedAnnouncement, now: float) -> bool:
-        """Returns True unless the next word is for the latest of another boot."""
-        waiting = [(boot, latest) for boot, latest in self.items() if latest.waits(now)]
-        if self.newest_next:  # those that are looked at for this word, whoever of them is looked at first
-            due = [(boot, latest) for boot, latest in waiting if latest.due <= now + 0.5 / WORDS_RATE]
-            newest, its = max(due, key=lambda item: item[1].newness, default=(announcement.boot, None))
-            if its is not None:
-                return newest == announcement.boot or announcement.newness > its.newness
-        return not waiting or waiting[0][0] == announcement.boot
-
-    def before(self, announcement: RememberedAnnouncement) -> int:
-        """Counts those whose turn comes before the one of its boot."""
-        if self.is_newest(announcement):
-            return 0
-        return list(self).index(announcement.boot) if announcement.boot in self else len(self)
-
-    def is_newest(self, announcement: RememberedAnnouncement) -> bool:
-        """Returns True if no other boot's latest says a later clock."""
-        others = (latest.newness for boot, latest in self.items() if boot != announcement.boot)
-        return announcement.newness > max(others, default=(-1, 0.0))
-
-
 class QueueWords:
     """The words of one worker to all clients that wait."""
 
@@ -90,7 +57,7 @@ class QueueWords:
     def __init__(self, slots: Slots, unproved: Unproved) -> None:
         self._slots = slots
         self._unproved = unproved
-        self.latest: dict[str, Boots] = {}  # by source: what gets its next words
+        self.latest: dict[str, Boots[Latest]] = {}  # by source: what gets its next words
         self._next = -inf
         self._next_first = -inf  # likewise for those that are not proved
 
@@ -184,7 +151,16 @@ class QueueWords:
     def _has_turn(self, announcement: RememberedAnnouncement, now: float) -> bool:
         """Returns True unless the next word of its source is for the latest of another boot."""
         boots = self.latest.get(announcement.source)
-        return boots is None or boots.has_turn(announcement, now)
+        waiting = [] if boots is None else [boot for boot, latest in boots.items() if latest.waits(now)]
+        if boots is None or not waiting:
+            return True
+        if boots.newest_next:  # those that are looked at for this word, whoever of them is looked at first
+            due = [boot for boot in waiting if boots[boot].due <= now + 0.5 / WORDS_RATE]
+            newest = boots.next_of(due) if due else waiting[0]
+            if due and announcement.newness > boots[newest].newness:
+                return True
+            return newest == announcement.boot
+        return waiting[0] == announcement.boot
 
     def _wait(self, announcement: RememberedAnnouncement, now: float) -> float:
         """Returns when it may get a word that is not for it yet; inf: not before it is heard again."""
@@ -194,22 +170,23 @@ class QueueWords:
             self.leave(announcement)
             return inf
         boots = self.latest.pop(source, None) or Boots()
-        if len(self.latest) >= MAXIMUM_LATEST:
+        if len(self.latest) >= MAXIMUM_SOURCES:
             del self.latest[next(iter(self.latest))]
         self.latest[source] = boots
+        if boot in boots and not boots[boot].waits(now):
+            del boots[boot]
         if boot not in boots and len(boots) >= MAXIMUM_BOOTS:
             for gone in [other for other, latest in boots.items() if not latest.waits(now)]:
                 del boots[gone]
-            if len(boots) >= MAXIMUM_BOOTS and boots.is_newest(announcement):
-                boots.popitem()  # the one that has waited for the shortest time
-            if len(boots) >= MAXIMUM_BOOTS:
-                return inf
         due = due if due > now else now + 1.0 / WORDS_RATE  # this word is for the latest of another boot
-        # Some of those before it may leave.  If all were looked at for each word, a flood took the CPU.
-        due += boots.before(announcement) // 2 / WORDS_RATE
-        boots[boot] = Latest(announcement, due)
+        latest = Latest(announcement, due)
+        if not boots.is_newest(boot, latest):
+            # Some of those before it may leave.  If all were looked at for each word, a flood took the CPU.
+            latest.due += (list(boots).index(boot) if boot in boots else len(boots)) // 2 / WORDS_RATE
+        if boots.put(boot, latest) is latest:
+            return inf
         announcement.telling.waits = True
-        return due
+        return latest.due
 
     def _end_turn(self, announcement: RememberedAnnouncement) -> None:
         """It gets a word: its boot comes last now.  One that waited for that word waits for the next one."""
@@ -220,6 +197,6 @@ class QueueWords:
         if latest is not None and not announcement.telling.waits:
             boots[announcement.boot] = latest
         announcement.telling.waits = False
-        boots.newest_next = not boots.newest_next
+        boots.end_turn()
         if not boots:
             del self.latest[announcement.source]

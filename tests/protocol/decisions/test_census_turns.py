@@ -7,8 +7,8 @@ from math import inf
 import pytest
 
 from cexec.protocol.decisions import census_turns
+from cexec.protocol.decisions.boots import MAXIMUM_BOOTS, MAXIMUM_SOURCES
 from cexec.protocol.decisions.census_turns import LONGEST_ASKED, CensusTurns
-from cexec.protocol.decisions.queue_words import MAXIMUM_BOOTS, MAXIMUM_LATEST
 from cexec.protocol.decisions.unproved import ANSWERS_BURST, ANSWERS_RATE, Unproved
 
 NOW = 100.0
@@ -79,7 +79,7 @@ def test_what_waits_is_bounded(turns: CensusTurns) -> None:
     assert turns.ask(b"newest", SOURCE, MAXIMUM_BOOTS, 2, NOW) == [b"%d" % (MAXIMUM_BOOTS - 1)]
     assert turns.take(turns.next_timeout()).answered == []
     assert turns.take(turns.next_timeout()).answered == [b"newest"]
-    for number in range(MAXIMUM_LATEST - 1):
+    for number in range(MAXIMUM_SOURCES - 1):
         assert turns.ask(b"s", f"source {number}", 1, 1, NOW) == []
     assert turns.ask(b"more", "another", 1, 1, NOW) == [b"more"]
 

@@ -9,6 +9,7 @@ import pytest
 from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions import queue_words
 from cexec.protocol.decisions.bid_events import Outcome, Prove
+from cexec.protocol.decisions.boots import MAXIMUM_BOOTS
 from cexec.protocol.decisions.queue_words import QueueWords
 from cexec.protocol.decisions.remembered import NOBODY, RUNNING, RememberedAnnouncement
 from cexec.protocol.decisions.slots import Slots
@@ -179,7 +180,7 @@ def test_a_client_that_has_proved_itself_and_loses_its_way_is_asked_again() -> N
 
 def test_sources_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was forgotten is told when it is heard again."""
-    monkeypatch.setattr(queue_words, "MAXIMUM_LATEST", 1)
+    monkeypatch.setattr(queue_words, "MAXIMUM_SOURCES", 1)
     made = used_up()
     for number in range(2000, 2000 + int(WORDS_BURST)):
         made.tell(waiting(number, source="10.0.0.8"), NOW)
@@ -242,7 +243,7 @@ def test_a_new_announcement_takes_the_turn_of_its_own_boot_only() -> None:
 
 def test_the_boots_of_a_source_that_are_remembered_are_bounded() -> None:
     made = used_up()
-    many = [waiting(number, source="10.0.0.9", boot=number) for number in range(queue_words.MAXIMUM_BOOTS + 1)]
+    many = [waiting(number, source="10.0.0.9", boot=number) for number in range(MAXIMUM_BOOTS + 1)]
     for one in many:
         assert made.tell(one, NOW) is None
     assert many[-2].telling.due != inf and many[-1].telling.due == inf
@@ -254,7 +255,7 @@ def test_the_boots_of_a_source_that_are_remembered_are_bounded() -> None:
 def test_announcements_that_wait_for_their_turn_are_seldom_looked_at() -> None:
     """Regression: each was looked at for each word, and 5,000 recordings of 78 sources took 0.45 s of the CPU."""
     made, looks = used_up(), 0
-    left = [waiting(number, source="10.0.0.9", boot=number) for number in range(queue_words.MAXIMUM_BOOTS)]
+    left = [waiting(number, source="10.0.0.9", boot=number) for number in range(MAXIMUM_BOOTS)]
     for one in left:
         assert made.tell(one, NOW) is None
     while left:
@@ -263,8 +264,8 @@ def test_announcements_that_wait_for_their_turn_are_seldom_looked_at() -> None:
             looks += 1
             if made.tell(one, now) is not None:
                 left.remove(one)
-    assert now <= NOW + queue_words.MAXIMUM_BOOTS / WORDS_RATE + 0.01
-    assert looks <= 10 * queue_words.MAXIMUM_BOOTS
+    assert now <= NOW + MAXIMUM_BOOTS / WORDS_RATE + 0.01
+    assert looks <= 10 * MAXIMUM_BOOTS
 
 
 def test_whoever_leaves_ends_the_turn_of_its_boot_and_of_no_other() -> None:
@@ -305,12 +306,12 @@ def test_an_announcement_that_comes_from_another_host_waits_there() -> None:
 
 def test_a_boot_that_has_a_place_keeps_it_where_all_are_taken() -> None:
     made = used_up()
-    for number in range(queue_words.MAXIMUM_BOOTS):
+    for number in range(MAXIMUM_BOOTS):
         assert made.tell(waiting(number, source="10.0.0.9", clock=1000, boot=number), NOW) is None
     later = waiting(500, source="10.0.0.9", clock=1, heard_at=NOW + 1.0, boot=3)
     made.latest["10.0.0.9"][3].newness = (0, NOW)
     assert made.tell(later, NOW) is None
-    assert later.telling.due != inf and len(made.latest["10.0.0.9"]) == queue_words.MAXIMUM_BOOTS
+    assert later.telling.due != inf and len(made.latest["10.0.0.9"]) == MAXIMUM_BOOTS
 
 
 @pytest.mark.parametrize("end", ["proved", "connected", "claimed", "forgotten"])

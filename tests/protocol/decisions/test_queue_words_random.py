@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from cexec.protocol.decisions import queue_words
 from cexec.protocol.decisions.bid import Connect, Forget, Prove, Queued
+from cexec.protocol.decisions.boots import MAXIMUM_BOOTS
 from cexec.protocol.decisions.remembered import DELAYED, READY
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import WORDS_BURST, WORDS_RATE
@@ -103,7 +103,7 @@ class Course:
             else:
                 assert isinstance(event, Forget)
         for source, boots in self.machine.words.latest.items():
-            assert 0 < len(boots) <= queue_words.MAXIMUM_BOOTS
+            assert 0 < len(boots) <= MAXIMUM_BOOTS
             for boot, latest in boots.items():
                 one = self.machine.announcements.get(latest.identity)
                 assert one is not None and one.telling.waits and one.state in (DELAYED, READY)
@@ -127,7 +127,7 @@ def test_whoever_waits_for_a_word_is_there_and_nobody_waits_for_ever(seed: int, 
     course = Course(seed, busy=busy)
     for _ in range(STEPS):
         course.step()
-    course.pass_time(course.now + 2.0 * queue_words.MAXIMUM_BOOTS / WORDS_RATE)
+    course.pass_time(course.now + 2.0 * MAXIMUM_BOOTS / WORDS_RATE)
     assert not course.machine.words.latest
 
 
