@@ -156,6 +156,11 @@ class SealedAnnouncement:
         self._reply_secret = sodium.random_bytes(sodium.KEY_SIZE)
         requirements = requirements or Requirements()
         reply_key = sodium.public_key(self._reply_secret)
+        made = _encoded(*clocks)
+        if kind == CENSUS:
+            claimed, told = _UNCLAIMED + made, _filter(reply_key, known, requirements) if known else b""
+        else:
+            claimed, told = claim_hash(self._claim_secret), bytes([PROVES]) + made
         self.announcement = Announcement(
             job_id=job_id,
             attempt=attempt,
@@ -163,14 +168,10 @@ class SealedAnnouncement:
             weight=weight,
             wanted_for=wanted_for,
             requirements=requirements,
-            claim_hash=_UNCLAIMED + _encoded(*clocks) if kind == CENSUS else claim_hash(self._claim_secret),
+            claim_hash=claimed,
             reply_key=reply_key,
             certificate=key.identity.certificate,
-            known=bytes([PROVES]) + _encoded(*clocks)
-            if kind != CENSUS
-            else _filter(reply_key, known, requirements)
-            if known
-            else b"",
+            known=told,
         )
         handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
         body = self.announcement.encode()
