@@ -584,6 +584,8 @@ def test_the_end_of_a_job_and_the_beginning_of_one_in_advance_are_one_record(
 
         monkeypatch.setattr(BoxMemory, "open", counted)
         permits.give()
+        client.until(lambda: client.exits)
+        assert (client.began, opened) == (1, [0])
         permits.give()
         client.until(lambda: len(client.exits) == 2)
         assert (client.began, opened) == (1, [0, 1])
