@@ -5,6 +5,9 @@
 cexec is installed from a wheel into a virtual environment, as by `make install`.  pip and pipx write the first lines of
 commands without options, so that Python loads the module `site` there; this call is measured as well.
 
+P3 is about calls that follow each other, so only the two that are compared run in turn.  Whatever else runs between
+them takes their place in the caches of the CPU; that is shown as well.
+
 For P3 the worker has a CPU to itself, as it has on another machine: all other cases run on the other CPUs.  Otherwise
 the kernel lets an announcement wake the worker on the client's own CPU in part of the calls, where one of both waits;
 that is measured as well.  Environment: BENCH_ROUNDS (40).
@@ -56,17 +59,20 @@ def main() -> None:
         argv, variables = place.client()
         by_pipx = [f"{place.python.parent}/{AS_PIP_LEAVES_IT}", *argv[1:]]
         own = cpus.case(argv, variables)
-        cases = {
-            PASS: cpus.case([os.fspath(place.python), "-c", "pass"], place.environment),
+        python = cpus.case([os.fspath(place.python), "-c", "pass"], place.environment)
+        others = {
+            PASS: python,
             "cexec": own,
             "cexec, installed by pipx": cpus.case(by_pipx, variables),
             "cexec, all CPUs shared with the worker": cpus.case(argv, variables, shared=True),
         }
         alone = "the worker has one of them" if len(os.sched_getaffinity(0)) > 1 else "the worker has none to itself"
         print(f"{rounds(ROUNDS)} rounds, medians; {os.cpu_count()} CPUs; {alone}")
-        measured = interleaved(cases, rounds(ROUNDS))
+        measured = interleaved({PASS: python, "cexec": own}, rounds(ROUNDS))
+        beside_others = interleaved(others, rounds(ROUNDS))
         beside_ssh = interleaved({"cexec": own, **_of_ssh(place, cpus)}, rounds(ROUNDS))
     table("start to exit of true", _shown(measured))
+    table("start to exit of true, beside other installations", _shown(beside_others))
     table("start to exit of true, beside ssh", _shown(beside_ssh))
     if "cexec" in measured:
         goal("P3", "times python -c pass", measured["cexec"] / measured[PASS], 1.8)
