@@ -24,7 +24,7 @@ from cexec.client.attempt.attempt import WITHDRAWN, Attempt
 from cexec.client.attempt.in_turn import AttemptsInTurn
 from cexec.client.attempt.patience import make_patience
 from cexec.client.attempt.program_plan import asked
-from cexec.client.attempt.stepping import advance, next_timeout, take_turn
+from cexec.client.attempt.stepping import advance, take_turn
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
 from cexec.net.pump import LEAST_CREDIT, Pump
@@ -72,7 +72,7 @@ class Lease:
         self._given = winner.session.state not in (OFFERING, OFFERED)
         self._failed = False  # True once the connection has failed
         self._error: Exception | None = None  # an error of this program, which the waiting coroutine raises
-        self._watch = ConnectionWatch(winner.connection, self._step, self._look, self._session.next_timeout())
+        self._watch = ConnectionWatch(winner.connection, self._step, self._look, self._next_timeout())
         hurry(winner.connection)
         if not self._given:
             self._watch.read()
@@ -315,6 +315,8 @@ class Lease:
         try:
             if attempts.over:  # between two jobs a worker's frames only change the session's state
                 _ = pump.step(0.0) if readable is None else pump.turn(readable)
+                if readable is None and self._winner.watch is not None:
+                    self._winner.watch.look(monotonic())
             else:
                 if readable is None:
                     advance(attempts, pump, 0.0, self._winner.watch)
@@ -347,12 +349,16 @@ class Lease:
         """Lets the timer come as early as the attempt that waits needs it."""
         live = self._attempts.live
         if live is not None:
-            self._watch.hasten(next_timeout(live, self._winner.watch))
+            self._watch.hasten(live.next_timeout())
 
     def _look(self) -> None:
         """Steps because a timeout of the session or of the attempt is due."""
         self._step(None)
         if not self._failed:
-            due = monotonic() + LATER if self._given else self._session.next_timeout()
-            self._watch.set_timer(due)
+            self._watch.set_timer(monotonic() + LATER if self._given else self._next_timeout())
             self._hasten()
+
+    def _next_timeout(self) -> float:
+        """Returns when to look at the worker, be it at work or between two jobs."""
+        due = self._session.next_timeout()
+        return due if self._winner.watch is None else min(due, self._winner.watch.next_timeout())

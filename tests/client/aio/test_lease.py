@@ -18,7 +18,7 @@ from cexec.cmap.inputs.store import Spool
 from cexec.cmap.inputs.tasks import DATA, FILE, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.results.attempt_files import AttemptFiles
 from cexec.cmap.run.task_job import make_job
-from cexec.errors import DisconnectedError, LocalError, RefusedError, WithdrawnError
+from cexec.errors import DisconnectedError, LocalError, RefusedError, RevokedError, WithdrawnError
 from cexec.net.announcer import Announcer
 from cexec.net.pump import Pump
 from cexec.protocol.connection.frames import Exit, Go
@@ -215,6 +215,76 @@ def test_a_worker_may_confirm_again_later() -> None:
 
     run(play())
     worker.join()
+
+
+class Watch:
+    """Stands for the list of revocations, at which the client looks when it is `due`."""
+
+    def __init__(self) -> None:
+        self.due = 0.0  # of monotonic(): long ago
+        self.revoked = False
+        self.looks = 0
+
+    def next_timeout(self) -> float:
+        return self.due
+
+    def look(self, now: float) -> None:
+        if now >= self.due:
+            self.looks += 1
+            self.due = now + DEADLINE
+            if self.revoked:
+                raise RevokedError("certificate of box (serial 7) has been revoked")
+
+
+def watched(worker: LeasingWorker) -> Watch:
+    watch = worker.winner.watch = Watch()
+    return watch
+
+
+def test_a_look_at_the_revocations_that_is_due_between_two_jobs_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it was put off to the next job that ran long enough, and each job until then looked in vain."""
+    worker = LeasingWorker(echo)
+    watch = watched(worker)
+    looks: list[Lease] = []
+    look = Lease._look
+
+    def counted(lease: Lease) -> None:
+        looks.append(lease)
+        look(lease)
+
+    monkeypatch.setattr(Lease, "_look", counted)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        await until(lambda: watch.looks)
+        for _ in range(20):
+            assert await lease.offered(DEADLINE)
+            attempt = Attempt(task())
+            lease.give(attempt.job.go())
+            await attempt.on(lease)
+        lease.release()
+
+    run(play())
+    assert (watch.looks, len(looks)) == (1, 1)
+    worker.join()
+
+
+def test_a_worker_that_is_revoked_between_two_jobs_gets_no_further_one() -> None:
+    worker = LeasingWorker(echo)
+    watch = watched(worker)
+    watch.revoked = True
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        await until(lambda: lease.over)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        with pytest.raises(WithdrawnError):
+            await attempt.on(lease)
+        lease.close()
+
+    run(play())
+    assert worker.jobs == 0
 
 
 def test_a_refusal_says_why_and_nothing_was_read() -> None:
