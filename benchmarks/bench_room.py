@@ -120,6 +120,11 @@ def cost(run: Run, start: Run) -> float:
     return (run.cpu - start.cpu) / (run.tasks - start.tasks) * 1000
 
 
+def middle(runs: list[Run], start: Run) -> Run:
+    """Returns the run whose CPU time for a task is the median."""
+    return sorted(runs, key=lambda run: cost(run, start))[len(runs) // 2]
+
+
 def words(run: Run, start: Run) -> str:
     full = "" if run.full is None else f", all busy after {run.full:5.2f} s"
     busy = "" if run.busy is None else f", then {run.busy * 100:5.1f} % busy"
@@ -142,8 +147,7 @@ def compare() -> None:
             runs[name].append(measure(workers, slots, tasks, seconds=seconds, output=output))
             print(f"  {name:<34} {words(runs[name][-1], starts[-1])}", flush=True)
     start = min(starts, key=lambda run: run.cpu)
-    middle = {name: sorted(found, key=lambda run: cost(run, start))[len(found) // 2] for name, found in runs.items()}
-    table("cmap in a room, medians", {name: words(run, start) for name, run in middle.items()})
+    table("cmap in a room, medians", {name: words(middle(found, start), start) for name, found in runs.items()})
     silent = next(iter(runs.values()))
     rate = median(run.tasks / run.seconds for run in silent)
     goal("P4a", "ms of CPU a task", median(cost(run, start) for run in silent), 0.30)
@@ -155,16 +159,17 @@ def compare() -> None:
 
 
 def curve() -> None:
-    """The cost of a task by the number of tasks, and by the number of workers."""
+    """The cost of a task by the number of tasks, and by the number of workers; all cases in turn."""
+    cases = {f"{tasks} tasks, {WORKERS * SLOTS} slots": (WORKERS, SLOTS, tasks) for tasks in CURVE}
+    cases |= {f"{CURVE[1]} tasks, {room} workers": (room, 1, CURVE[1]) for room in ROOMS}
     start = measure(WORKERS, SLOTS, 1)
-    found = {}
-    for tasks in CURVE:
-        found[f"{tasks} tasks, {WORKERS * SLOTS} slots"] = measure(WORKERS, SLOTS, tasks)
-        print(f"  {tasks:8} tasks: {words(list(found.values())[-1], start)}", flush=True)
-    for room in ROOMS:
-        found[f"{CURVE[1]} tasks, {room} workers"] = measure(room, 1, CURVE[1])
-        print(f"  {room:8} workers: {words(list(found.values())[-1], start)}", flush=True)
-    table("jobs that take no time", {name: words(run, start) for name, run in found.items()})
+    runs: dict[str, list[Run]] = {name: [] for name in cases}
+    for _ in range(rounds(3)):
+        for name, case in cases.items():
+            runs[name].append(measure(*case))
+            print(f"  {name:<30} {words(runs[name][-1], start)}", flush=True)
+    found = {name: middle(of_case, start) for name, of_case in runs.items()}
+    table("jobs that take no time, medians", {name: words(run, start) for name, run in found.items()})
     for kind in ("slots", "workers"):
         costs = [cost(run, start) for name, run in found.items() if name.endswith(kind)]
         goal("P10", f"most and least CPU of a task, by {kind}", max(costs) / min(costs), 1.25, unit=" times")

@@ -315,8 +315,6 @@ class Lease:
         try:
             if attempts.over:  # between two jobs a worker's frames only change the session's state
                 _ = pump.step(0.0) if readable is None else pump.turn(readable)
-                if readable is None and self._winner.watch is not None:
-                    self._winner.watch.look(monotonic())
             else:
                 if readable is None:
                     advance(attempts, pump, 0.0, self._winner.watch)
@@ -327,6 +325,8 @@ class Lease:
                 # A job that was refused, or has failed here, says nothing about the connection.
                 self._failed = pump.failed or attempts.lost
                 self._hasten()
+            if readable is None and attempts.over and self._winner.watch is not None:
+                self._winner.watch.look(monotonic())  # else `advance` has looked
             self._watch.hasten(self._session.next_timeout())
         except CexecError:
             self._failed = True

@@ -269,6 +269,34 @@ def test_a_look_at_the_revocations_that_is_due_between_two_jobs_is_made_once(mon
     worker.join()
 
 
+def test_a_look_at_the_revocations_with_which_a_job_ends_is_made_too() -> None:
+    """Regression: each short job of a busy worker ended with the look that was due, which was made again and again."""
+    worker = LeasingWorker(echo)
+    watch = watched(worker)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        await until(lambda: watch.looks)
+        assert await lease.offered(DEADLINE)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        running = asyncio.ensure_future(attempt.on(lease))
+        await asyncio.sleep(0)
+
+        def ended() -> bool:
+            watch.due, before = 0.0, watch.looks
+            lease._look()
+            assert watch.looks == before + 1
+            return lease._attempts.over
+
+        wait_until(ended)  # the loop hears nothing of it
+        await running
+        lease.release()
+
+    run(play())
+    worker.join()
+
+
 def test_a_worker_that_is_revoked_between_two_jobs_gets_no_further_one() -> None:
     worker = LeasingWorker(echo)
     watch = watched(worker)
