@@ -56,6 +56,9 @@ BUNDLES = {
     SSH: ("commands.cexec_ssh", "commands.ssh_options"),
 }  # fmt: skip
 
+# Python's modules of machine code that a plain call loads; those of PyNaCl are in `load_extensions`.
+EXTENSIONS = "_socket", "_blake2", "select", "fcntl"
+
 HEAD = '"""The modules of a plain call of `cexec`, together; bundle_start.py made this when it built the wheel."""\n\n'
 LOADER = '''
 import posix, sys
@@ -106,6 +109,28 @@ def skip_file_of(package, modules):
         modules[package].__path__ = [path]
 
 
+def load_extensions(modules):
+    """Loads modules of machine code from where they usually are: to look for each takes half as long as to load it.
+
+    Those that are not there are imported as always.
+    """
+    from _frozen_importlib import _load
+    from _frozen_importlib_external import ExtensionFileLoader
+    from _imp import extension_suffixes
+
+    suffix, *_ = extension_suffixes()
+    ours = modules[__name__].__file__.rpartition("/cexec/")[0]
+    pythons = next((where for where in sys.path if where.endswith("/lib-dynload")), ours)
+    paths = {name: f"{pythons}/{name}{suffix}" for name in _EXTENSIONS}
+    paths |= {"_cffi_backend": f"{ours}/_cffi_backend{suffix}", "nacl._sodium": f"{ours}/nacl/_sodium.abi3.so"}
+    for name, path in paths.items():
+        if name not in modules and name.rpartition(".")[0] in ("", *modules):
+            try:
+                _load(_SPEC(name, ExtensionFileLoader(name, path), origin=path))
+            except ImportError:
+                pass
+
+
 def run(holder, modules):
     """Makes all modules of a bundle, those first that others import.  `modules`: those of sys."""
     for code in holder.__code__.co_consts:
@@ -151,6 +176,7 @@ def install():
     global os
     os = light_os(sys.modules)
     skip_file_of("nacl", sys.modules)
+    load_extensions(sys.modules)
     run(b, sys.modules)
     sys.meta_path.insert(0, sys.modules[__name__])
 '''
@@ -160,7 +186,7 @@ def bundles(root: Path) -> dict[str, str]:
     """Returns the sources of the bundles of the package in `root`, by their names."""
     made = {bundle: f"{HEAD}{_holder(root, names)}\n" for bundle, names in BUNDLES.items()}
     later = {bundle: {f"cexec.{name}" for name in names} for bundle, names in BUNDLES.items() if bundle != FIRST}
-    made[FIRST] += f"\n_LATER = {later}\n{LOADER}"
+    made[FIRST] += f"\n_EXTENSIONS, _LATER = {EXTENSIONS}, {later}\n{LOADER}"
     return made
 
 

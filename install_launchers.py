@@ -15,6 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 OFTEN = ("cexec", "cexec-ssh")  # they are started thousands of times, and load nothing that wants `site`
+OURS = "import cexec\n"
+# Ours come behind Python's modules from then on; `cexec` itself need not be looked for among all of those.
+MOVED = "sys.path.append(sys.path.pop(0))"
 
 
 def rewrite(home: str, names: Iterable[str], destination: str = "") -> None:
@@ -27,7 +30,9 @@ def rewrite(home: str, names: Iterable[str], destination: str = "") -> None:
         _, _, rest = script.read_text(encoding="utf-8").partition("\n")
         first = [f"#!{home}/bin/python -I"]
         if name in OFTEN:
-            first = [f"{first[0]}S", "import sys", "", f"sys.path.append({found!r})", ""]
+            first = [f"{first[0]}S", "import sys", "", f"sys.path.insert(0, {found!r})", ""]
+            before, line, rest = rest.partition(OURS)
+            first.append(f"{before}{line}\n{MOVED}")
         script.write_text("\n".join([*first, rest]), encoding="utf-8")
 
 

@@ -62,10 +62,24 @@ def prepare_start(modules: dict[str, object]) -> None:
         parent, _, last = f"cexec.{name}".rpartition(".")
         setattr(modules[parent], last, package)
     try:
-        __import__("cexec.start_bundle")
-    except ImportError:
+        load_beside("start_bundle")
+    except (ImportError, OSError):
         return  # a checkout has none
     modules["cexec.start_bundle"].install()
+
+
+def load_beside(name: str) -> None:
+    """Loads a module of ours from its file beside this one: to look for it takes longer than to read it."""
+    loader = type(__spec__.loader)
+    if loader.__name__ != "SourceFileLoader":  # in a zip file, or without sources
+        __import__(f"cexec.{name}")
+        return
+    from _frozen_importlib import _load
+
+    path = f"{__path__[0]}/{name}.py"
+    spec = type(__spec__)(f"cexec.{name}", loader(f"cexec.{name}", path), origin=path)
+    spec.has_location = True
+    _load(spec)
 
 
 def flushed(status: int, *streams: object) -> int:

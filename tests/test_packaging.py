@@ -230,18 +230,19 @@ def test_the_first_lines_of_an_installation(packed: bool, tmp_path: Path) -> Non
     (place / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
     (place / "bin").mkdir()
     for name in COMMANDS:
-        (place / "bin" / name).write_text("#!/made/by/pip\nimport _signal\nlast\n")
+        (place / "bin" / name).write_text("#!/made/by/pip\nimport _signal\nimport cexec\nlast\n")
         (place / "bin" / name).chmod(0o755)
     install_launchers.rewrite(home, COMMANDS, destination)
     for name in COMMANDS:
         first, *rest = (place / "bin" / name).read_text().splitlines()
-        assert rest[-2:] == ["import _signal", "last"] and os.access(place / "bin" / name, os.X_OK)
+        assert os.access(place / "bin" / name, os.X_OK)
         if name in ("cexec", "cexec-ssh"):
             assert first == f"#!{home}/bin/python -IS"
-            assert rest[:2] == ["import sys", ""]
-            assert rest[2] == f"sys.path.append('{home}/lib/python3.12/site-packages')"
+            inserted = f"sys.path.insert(0, '{home}/lib/python3.12/site-packages')"
+            moved = "sys.path.append(sys.path.pop(0))"
+            assert rest == ["import sys", "", inserted, "", "import _signal", "import cexec", "", moved, "last"]
         else:
-            assert (first, len(rest)) == (f"#!{home}/bin/python -I", 2)
+            assert (first, rest) == (f"#!{home}/bin/python -I", ["import _signal", "import cexec", "last"])
 
 
 @pytest.mark.parametrize("name", install_launchers.OFTEN)

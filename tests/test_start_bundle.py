@@ -311,6 +311,14 @@ def test_a_directory_that_is_left_of_nacl_hides_no_other_one(home: Path, tmp_pat
     assert ran(home, script, "-IS") == "nacl/__init__.py"
 
 
+def test_a_module_of_machine_code_that_is_elsewhere_is_found(home: Path, tmp_path: Path) -> None:
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    (file,) = packages.glob("_cffi_backend*.so")
+    file.rename(tmp_path / file.name)
+    script = f"sys.path.append({str(tmp_path)!r})\n{WITHOUT_OS}import _cffi_backend; print(_cffi_backend.__file__)"
+    assert ran(home, script, "-IS") == str(tmp_path / file.name)
+
+
 def zipped(packages: Path) -> Path:
     return Path(shutil.make_archive(str(packages / "zipped"), "zip", packages, "cexec"))
 
@@ -350,7 +358,7 @@ def test_where_python_has_loaded_os_the_bundles_use_it(home: Path) -> None:
 
 
 def test_each_bundle_is_read_when_it_is_due(service: StartService, application: Application, home: Path) -> None:
-    """Each is read for the first of its modules that is wanted, which alone is looked for."""
+    """The first is not looked for; each other is read for the first of its modules that is wanted, which alone is."""
     service("true")
     (packages,) = home.glob("lib/python3.*/site-packages")
     argv = [*as_pip_leaves_it(home), str(application.public)]
@@ -358,8 +366,9 @@ def test_each_bundle_is_read_when_it_is_due(service: StartService, application: 
     assert result.returncode == 0, result.stderr
     ours = [name for name in told if name.startswith("cexec.")]
     assert ours == [
-        "cexec.start_bundle",
         "cexec.client.search.reception",
         "cexec.protocol.connection.session",
         "cexec.client.attempt.inputs",
     ]
+    looked_for = {*bundle_start.EXTENSIONS, "_cffi_backend", "nacl._sodium"} & {*told}
+    assert looked_for <= set(sys.builtin_module_names)
