@@ -114,7 +114,6 @@ def load_extensions(modules):
 
     Those that are not there are imported as always.
     """
-    from _frozen_importlib import _load
     from _frozen_importlib_external import ExtensionFileLoader
     from _imp import extension_suffixes
 
@@ -125,10 +124,15 @@ def load_extensions(modules):
     paths |= {"_cffi_backend": f"{ours}/_cffi_backend{suffix}", "nacl._sodium": f"{ours}/nacl/_sodium.abi3.so"}
     for name, path in paths.items():
         if name not in modules and name.rpartition(".")[0] in ("", *modules):
+            loader = ExtensionFileLoader(name, path)
+            spec = _SPEC(name, loader, origin=path)
             try:
-                _load(_SPEC(name, ExtensionFileLoader(name, path), origin=path))
+                module = loader.create_module(spec)
             except ImportError:
-                pass
+                continue
+            module.__spec__, module.__loader__ = spec, loader
+            modules[name] = module
+            loader.exec_module(module)
 
 
 def run(holder, modules):

@@ -62,24 +62,23 @@ def prepare_start(modules: dict[str, object]) -> None:
         parent, _, last = f"cexec.{name}".rpartition(".")
         setattr(modules[parent], last, package)
     try:
-        load_beside("start_bundle")
+        load_beside("start_bundle", modules)
     except (ImportError, OSError):
         return  # a checkout has none
     modules["cexec.start_bundle"].install()
 
 
-def load_beside(name: str) -> None:
+def load_beside(name: str, modules: dict[str, object]) -> None:
     """Loads a module of ours from its file beside this one: to look for it takes longer than to read it."""
-    loader = type(__spec__.loader)
-    if loader.__name__ != "SourceFileLoader":  # in a zip file, or without sources
-        __import__(f"cexec.{name}")
+    name, path = f"cexec.{name}", f"{__path__[0]}/{name}.py"
+    if type(__spec__.loader).__name__ != "SourceFileLoader":  # in a zip file, or without sources
+        __import__(name)
         return
-    from _frozen_importlib import _load
-
-    path = f"{__path__[0]}/{name}.py"
-    spec = type(__spec__)(f"cexec.{name}", loader(f"cexec.{name}", path), origin=path)
-    spec.has_location = True
-    _load(spec)
+    loader = type(__spec__.loader)(name, path)
+    code = loader.get_code(name)
+    module = modules[name] = type(modules["cexec"])(name)
+    module.__file__, module.__spec__ = path, type(__spec__)(name, loader, origin=path)
+    exec(code, module.__dict__)
 
 
 def flushed(status: int, *streams: object) -> int:

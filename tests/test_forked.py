@@ -20,8 +20,9 @@ from tests.lab import Host
 from tests.service import Application, Service
 
 Running = subprocess.Popen[str] | forked.Child
-# What a job's process has open, each kind once: it may not have closed the program's ends of its pipes yet.
-LISTING = "readlink /proc/$PPID/fd/* | sed 's/[:#].*//' | sort -u; readlink /proc/$PPID/cwd /proc/$PPID/exe"
+# What a job's process has open, each kind once: it may not have closed the program's ends of its pipes yet.  It looks
+# into /proc when the program has started, which may be now.
+LISTING = "readlink /proc/$PPID/fd/* | sed 's/[:#].*//; /^.proc/d' | sort -u; readlink /proc/$PPID/cwd /proc/$PPID/exe"
 
 
 @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cexec.client.aio.connection_watch import ConnectionWatch
 from cexec.client.aio.lease import Lease
 from cexec.client.aio.lease_job import LARGEST_AHEAD
 from cexec.cmap.inputs.store import Spool
@@ -245,14 +246,18 @@ def test_a_look_at_the_revocations_that_is_due_between_two_jobs_is_made_once(mon
     """Regression: it was put off to the next job that ran long enough, and each job until then looked in vain."""
     worker = LeasingWorker(echo)
     watch = watched(worker)
-    looks: list[Lease] = []
-    look = Lease._look
+    looks = 0
 
-    def counted(lease: Lease) -> None:
-        looks.append(lease)
-        look(lease)
+    class Counting(ConnectionWatch):
+        def __init__(self, connection: Any, step: Any, look: Callable[[], None], due: float) -> None:
+            def counted() -> None:
+                nonlocal looks
+                looks += 1
+                look()
 
-    monkeypatch.setattr(Lease, "_look", counted)
+            super().__init__(connection, step, counted, due)
+
+    monkeypatch.setattr("cexec.client.aio.lease.ConnectionWatch", Counting)
 
     async def play() -> None:
         lease = Lease(worker.winner, NOBODY)
@@ -265,7 +270,7 @@ def test_a_look_at_the_revocations_that_is_due_between_two_jobs_is_made_once(mon
         lease.release()
 
     run(play())
-    assert (watch.looks, len(looks)) == (1, 1)
+    assert (watch.looks, looks) == (1, 1)
     worker.join()
 
 
@@ -285,9 +290,9 @@ def test_a_look_at_the_revocations_with_which_a_job_ends_is_made_too() -> None:
 
         def ended() -> bool:
             watch.due, before = 0.0, watch.looks
-            lease._look()
+            over = lease.conclude(attempt.job)
             assert watch.looks == before + 1
-            return lease._attempts.over
+            return over
 
         wait_until(ended)  # the loop hears nothing of it
         await running
