@@ -12,7 +12,8 @@ body of a class, because a class's body is compiled as a module's is: its names 
 class is never made: `run` runs the bodies in the dictionaries of modules, each after those that it imports, so Python's
 importer has nothing to do.  A bundle is ordinary source, which the Python that installs it compiles.  Docstrings and
 annotations are left out, since to read them costs time as well.  Where Python has not loaded `os` for `site`, the
-bodies get a light module in its place (`light_os`).  tests/test_start_bundle.py compares BUNDLES with what a call loads
+bodies get a light module in its place (`light_os`).  The modules of machine code that they import are loaded before, by
+their paths (`load_extensions`).  tests/test_start_bundle.py compares BUNDLES with what a call loads
 and when, and each body with its module.
 """
 
@@ -56,7 +57,7 @@ BUNDLES = {
     SSH: ("commands.cexec_ssh", "commands.ssh_options"),
 }  # fmt: skip
 
-# Python's modules of machine code that a plain call loads; those of PyNaCl are in `load_extensions`.
+# Python's modules of machine code that a plain call loads; `load_extensions` has those of cffi and PyNaCl.
 EXTENSIONS = "_socket", "_blake2", "select", "fcntl"
 
 HEAD = '"""The modules of a plain call of `cexec`, together; bundle_start.py made this when it built the wheel."""\n\n'
@@ -119,20 +120,27 @@ def load_extensions(modules):
 
     suffix, *_ = extension_suffixes()
     ours = modules[__name__].__file__.rpartition("/cexec/")[0]
-    pythons = next((where for where in sys.path if where.endswith("/lib-dynload")), ours)
-    paths = {name: f"{pythons}/{name}{suffix}" for name in _EXTENSIONS}
-    paths |= {"_cffi_backend": f"{ours}/_cffi_backend{suffix}", "nacl._sodium": f"{ours}/nacl/_sodium.abi3.so"}
+    pythons = [where for where in sys.path if type(where) is str and where.endswith("/lib-dynload")][:1]
+    paths = {name: f"{where}/{name}{suffix}" for where in pythons for name in _EXTENSIONS}
+    paths["_cffi_backend"] = f"{ours}/_cffi_backend{suffix}"
+    if getattr(modules.get("nacl"), "__path__", None) == [f"{ours}/nacl"]:
+        paths["nacl._sodium"] = f"{ours}/nacl/_sodium.abi3.so"
     for name, path in paths.items():
-        if name not in modules and name.rpartition(".")[0] in ("", *modules):
-            loader = ExtensionFileLoader(name, path)
-            spec = _SPEC(name, loader, origin=path)
-            try:
-                module = loader.create_module(spec)
-            except ImportError:
-                continue
-            module.__spec__, module.__loader__ = spec, loader
-            modules[name] = module
+        if name in modules or name in sys.builtin_module_names:
+            continue
+        loader = ExtensionFileLoader(name, path)
+        spec = _SPEC(name, loader, origin=path)
+        spec.has_location = True
+        try:
+            module = modules[name] = loader.create_module(spec)
+            module.__spec__, module.__loader__, module.__file__ = spec, loader, path
+            module.__package__, _, last = name.rpartition(".")
             loader.exec_module(module)
+        except ImportError:
+            modules.pop(name, None)
+            continue
+        if module.__package__:
+            setattr(modules[module.__package__], last, module)
 
 
 def run(holder, modules):

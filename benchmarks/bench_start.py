@@ -72,7 +72,7 @@ def main() -> None:
         beside_others = interleaved(others, rounds(ROUNDS))
         beside_ssh = interleaved({"cexec": own, **_of_ssh(place, cpus)}, rounds(ROUNDS))
     table("start to exit of true", _shown(measured))
-    table("start to exit of true, beside other installations", _shown(beside_others))
+    table("start to exit of true, beside other cases", _shown(beside_others))
     table("start to exit of true, beside ssh", _shown(beside_ssh))
     if "cexec" in measured:
         goal("P3", "times python -c pass", measured["cexec"] / measured[PASS], 1.8)

@@ -245,6 +245,16 @@ def test_the_first_lines_of_an_installation(packed: bool, tmp_path: Path) -> Non
             assert (first, rest) == (f"#!{home}/bin/python -I", ["import _signal", "import cexec", "last"])
 
 
+def test_a_script_that_is_no_launcher_of_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "cexec"
+    script.write_text("#!/made/by/pip\nimport sys\nimport cexec  # another one\n")
+    with pytest.raises(ValueError, match="bin/cexec is no launcher of ours"):
+        install_launchers.rewrite(str(tmp_path), ["cexec"])
+    assert script.read_text().startswith("#!/made/by/pip\n")
+
+
 @pytest.mark.parametrize("name", install_launchers.OFTEN)
 @pytest.mark.parametrize("words", [["--version"], ["--need", "gpu", "--version"], ["--help"]])
 def test_a_command_needs_nothing_that_site_would_bring(name: str, words: list[str], prefix: Path) -> None:

@@ -319,6 +319,32 @@ def test_a_module_of_machine_code_that_is_elsewhere_is_found(home: Path, tmp_pat
     assert ran(home, script, "-IS") == str(tmp_path / file.name)
 
 
+def test_modules_of_machine_code_are_as_python_makes_them(home: Path) -> None:
+    names = [*bundle_start.EXTENSIONS, "_cffi_backend", "nacl._sodium"]
+    look = f"""import os, sys
+for name in {names}:
+    one = __import__(name, fromlist=["x"])
+    spec = one.__spec__
+    print(name, os.path.realpath(getattr(one, "__file__", "")), one.__package__, spec.name, spec.origin == one.__file__)
+print(__import__("nacl._sodium")._sodium.ffi is not None)
+"""
+    assert ran(home, WITHOUT_OS + look, "-IS") == ran(home, look, "-IS")
+
+
+def test_an_entry_of_the_path_that_is_no_text_is_passed_over(home: Path) -> None:
+    """Regression: a call ended with a traceback where sitecustomize had put a Path there; Python ignores it."""
+    script = f"import pathlib\nsys.path[:0] = [pathlib.Path('/x'), b'/y']\n{WITHOUT_OS}print(main.__name__)"
+    assert ran(home, script, "-IS") == "main"
+
+
+def test_a_call_that_make_install_has_installed_looks_for_ours_last(home: Path) -> None:
+    install_launchers.rewrite(str(home), install_launchers.OFTEN)
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    start, _, _ = (home / "bin" / "cexec").read_text().partition("_exit(cexec")
+    script = f"{start}print(sys.path[-1])"
+    assert subprocess.check_output([sys.executable, "-IS", "-c", script], text=True) == f"{packages}\n"
+
+
 def zipped(packages: Path) -> Path:
     return Path(shutil.make_archive(str(packages / "zipped"), "zip", packages, "cexec"))
 
@@ -348,8 +374,10 @@ def test_nacl_elsewhere_or_loaded_already_is_left_alone(home: Path, tmp_path: Pa
         (tmp_path / "elsewhere").mkdir()
         (packages / "nacl").rename(tmp_path / "elsewhere" / "nacl")
     first = f"sys.path.append({str(tmp_path / 'elsewhere')!r})\n" + "import nacl\n" * before
-    script = f"{first}{WITHOUT_OS}import nacl; print(hasattr(nacl, '__version__'))"
-    assert ran(home, script, "-IS") == "True"
+    places = "nacl.__path__, nacl._sodium.__file__.rpartition('/')[0]"
+    script = f"{first}{WITHOUT_OS}import nacl._sodium; print(hasattr(nacl, '__version__'), {places})"
+    place = tmp_path / "elsewhere" if not before else packages
+    assert ran(home, script, "-IS") == f"True ['{place}/nacl'] {place}/nacl"
 
 
 def test_where_python_has_loaded_os_the_bundles_use_it(home: Path) -> None:

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 EXPLAIN = "explain"  # the word in place of a key
 WEIGHT = "weight"
 STEERING = ("pause", "continue", WEIGHT)  # other such words; `cmap_steer` is loaded for them only
-# Objects (ours) that are made beyond those that go, before Python looks for cycles among them.  A round of 1,000 leases
-# makes some 20,000 that go with the next round; by Python's own 700 they would be looked through thirty times.
+# How many more objects (ours) are made than freed before Python looks for cycles among them.  A round of 1,000 leases
+# makes some 20,000, which go with the next round; by Python's own 700 (or 2,000) it would look at them again and again.
 COLLECT_AFTER = 20_000
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = (

@@ -26,7 +26,7 @@ from cexec.client.attempt.patience import make_patience
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance, take_turn
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
-from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
+from cexec.errors import CexecError, DisconnectedError, LocalError, RevokedError, WithdrawnError
 from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.net.sockets import hurry
 from cexec.protocol.connection.frames import Go
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cexec.client.aio.lease_job import LeaseJob
     from cexec.client.attempt.attempt import AttemptEvent
     from cexec.client.search.reception import Winner
+    from cexec.client.search.trust import RevocationWatch
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Exit
@@ -71,6 +72,7 @@ class Lease:
         # True while a job is given and not `run`: nothing is read then, because nobody would take what it says.
         self._given = winner.session.state not in (OFFERING, OFFERED)
         self._failed = False  # True once the connection has failed
+        self._revoked = ""  # the worker, in words, since a look between two jobs
         self._error: Exception | None = None  # an error of this program, which the waiting coroutine raises
         self._watch = ConnectionWatch(winner.connection, self._step, self._look, self._next_timeout())
         hurry(winner.connection)
@@ -160,7 +162,7 @@ class Lease:
         given = self._ahead.pop(job, None)
         if given is None and self.over:
             job.close()
-            raise WithdrawnError("the worker has hung up")
+            raise WithdrawnError(self._revoked or "the worker has hung up")
         until = inf if given is None else monotonic() + patience
         attempt = self._begin(job) if given is None else given
         if self._progress_timeout:
@@ -326,7 +328,7 @@ class Lease:
                 self._failed = pump.failed or attempts.lost
                 self._hasten()
             if readable is None and attempts.over and self._winner.watch is not None:
-                self._winner.watch.look(monotonic())  # else `advance` has looked
+                self._look_at_revocations(self._winner.watch)  # else `advance` has looked
             self._watch.hasten(self._session.next_timeout())
         except CexecError:
             self._failed = True
@@ -337,6 +339,13 @@ class Lease:
         else:
             self._watch.write(pump.wants_out)
         self._watch.wake()
+
+    def _look_at_revocations(self, watch: RevocationWatch) -> None:
+        """Gives the worker up if it has been revoked."""
+        try:
+            watch.look(monotonic())
+        except RevokedError as error:
+            self._failed, self._revoked = True, str(error)
 
     def _send(self) -> None:
         """Sends what waits: a part of a step, which changes nothing that the owner of the lease waits for."""

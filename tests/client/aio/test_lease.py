@@ -302,7 +302,7 @@ def test_a_look_at_the_revocations_with_which_a_job_ends_is_made_too() -> None:
     worker.join()
 
 
-def test_a_worker_that_is_revoked_between_two_jobs_gets_no_further_one() -> None:
+def test_a_worker_that_is_found_revoked_between_two_jobs_gets_no_further_one() -> None:
     worker = LeasingWorker(echo)
     watch = watched(worker)
     watch.revoked = True
