@@ -46,6 +46,7 @@ def test_of_equal_clocks_the_one_that_came_later_is_newer() -> None:
     assert boots.put(1, first) is first
     assert boots.is_newest(2, Entry("third", 5, 3.0)) and not boots.is_newest(2, second)
     assert boots.is_newest(1, first)  # there is no other boot
+    assert boots.is_newest(1, Entry("without a clock", 0))
 
 
 def test_if_there_are_too_many_boots_only_the_newest_of_all_gets_a_place() -> None:
