@@ -19,8 +19,8 @@ EXPLAINED: dict[str, str] = {
     "(one.newness for other, one in self.items() if other != boot), default=(-1, 0.0))": (
         f"{_SAME}: no clock is below 0, so the second number is never compared"
     ),
-    f"{DECISIONS}.census_turns: 1.0 -> 2.0 in: LONGEST_ASKED = 1.0  # seconds (ours) after which the client of a census "
-    "has asked again, or has given up": _OURS,
+    f"{DECISIONS}.census_turns: 1.0 -> 2.0 in: LONGEST_ASKED = 1.0  # seconds (ours) after which the client of a "
+    "census has asked again, or has given up": _OURS,
     f"{DECISIONS}.bid: announcement.began = -1.0 -> pass in: announcement.began = -1.0 (2)": (
         f"{_SAME}: a job that runs has no turn to lose, and its announcement is never used again"
     ),
