@@ -1,4 +1,4 @@
-"""What waits for the datagrams of one source, and whose turn is next.
+"""Keeps what waits for a datagram to one source, and decides whose turn is next.
 
 Contract: a client's clock tells which of its announcements is the newest, but only until its machine is started anew or
 the clock is set, and several clients may have one address.  So a `Boots` keeps the newest entry of each boot, at most

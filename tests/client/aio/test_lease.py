@@ -60,6 +60,15 @@ class Attempt:
         return b"".join(self.files.outputs[kind].pieces())
 
 
+async def one_after_the_other(lease: Lease, count: int) -> None:
+    """Runs so many jobs, each when the worker has confirmed again."""
+    for _ in range(count):
+        assert await lease.offered(DEADLINE)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        await attempt.on(lease)
+
+
 def test_one_connection_runs_many_jobs() -> None:
     worker = LeasingWorker(echo)
 
@@ -207,11 +216,7 @@ def test_a_worker_may_confirm_again_later() -> None:
 
     async def play() -> None:
         lease = Lease(worker.winner, NOBODY)
-        for _ in range(2):
-            assert await lease.offered(DEADLINE)
-            attempt = Attempt(task())
-            lease.give(attempt.job.go())
-            await attempt.on(lease)
+        await one_after_the_other(lease, 2)
         lease.release()
 
     run(play())
@@ -262,11 +267,7 @@ def test_a_look_at_the_revocations_that_is_due_between_two_jobs_is_made_once(mon
     async def play() -> None:
         lease = Lease(worker.winner, NOBODY)
         await until(lambda: watch.looks)
-        for _ in range(20):
-            assert await lease.offered(DEADLINE)
-            attempt = Attempt(task())
-            lease.give(attempt.job.go())
-            await attempt.on(lease)
+        await one_after_the_other(lease, 20)
         lease.release()
 
     run(play())
