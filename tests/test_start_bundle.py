@@ -380,6 +380,16 @@ def test_nacl_elsewhere_or_loaded_already_is_left_alone(home: Path, tmp_path: Pa
     assert ran(home, script, "-IS") == f"True ['{place}/nacl'] {place}/nacl"
 
 
+def test_nacl_that_was_loaded_from_elsewhere_gets_its_own_machine_code(home: Path, tmp_path: Path) -> None:
+    (packages,) = home.glob("lib/python3.*/site-packages")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "nacl").symlink_to((packages / "nacl").resolve())
+    first = f"sys.path.insert(0, {str(elsewhere)!r}); import nacl"
+    script = f"{first}\n{WITHOUT_OS}import nacl._sodium as code; print(code.__file__)"
+    assert ran(home, script, "-IS").startswith(f"{elsewhere}/nacl/")
+
+
 def test_where_python_has_loaded_os_the_bundles_use_it(home: Path) -> None:
     script = f"{WITHOUT_OS}import os; print(sys.modules['cexec.start_bundle'].os is os)"
     assert ran(home, script) == "True"

@@ -313,7 +313,7 @@ def test_a_worker_that_is_found_revoked_between_two_jobs_gets_no_further_one() -
         await until(lambda: lease.over)
         attempt = Attempt(task())
         lease.give(attempt.job.go())
-        with pytest.raises(WithdrawnError):
+        with pytest.raises(WithdrawnError, match=r"^certificate of box \(serial 7\) has been revoked$"):
             await attempt.on(lease)
         lease.close()
 
