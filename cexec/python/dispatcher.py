@@ -159,8 +159,10 @@ class Dispatcher:
             self._idle(self)
 
     def _search_ended(self, search: asyncio.Task[None]) -> None:
-        self._searches.pop(search, None)
+        unforeseen = self._searches.pop(search, None) is not None and search.cancelled()
         self._ending.discard(search)
+        if unforeseen:
+            return  # asyncio ends all tasks, and would not know of another one; the timer looks again if it does not
         if not search.cancelled() and (error := search.exception()) is not None:
             self._fail_all(error)  # an error of this program, which nobody else would see
         self._soon()

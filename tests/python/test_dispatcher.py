@@ -269,3 +269,23 @@ def test_a_file_that_vanishes_between_attempts_fails_its_job_only(tmp_path: Any)
         await cluster.close()
 
     scene(play)
+
+
+def test_a_search_that_asyncio_ends_is_followed_by_no_other_one() -> None:
+    """Regression: after Ctrl-C without a close asyncio told of a task that was destroyed while it was pending."""
+
+    async def play() -> None:
+        cluster = Cluster()  # no worker comes
+        cluster.submit()
+        await until(lambda: cluster.searches)
+        ours = {asyncio.current_task()}
+        ended = asyncio.all_tasks() - ours
+        for task in ended:
+            task.cancel()
+        await asyncio.wait(ended)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == ours
+        await cluster.close()
+
+    asyncio.run(play())  # without another task around it
